@@ -1,0 +1,57 @@
+export { packCodes, packedBytes, unpackCodes } from './bits/stream.ts'
+export { type ErrorDetails, LowbitError } from './errors.ts'
+export {
+  blockCount,
+  blockGrid,
+  blockIndexer,
+  perGroup,
+  perRow,
+  perTensor,
+} from './matrix/blocks.ts'
+export { decode, decodeNumbers, decodeStage, isNested, scaleValues } from './matrix/decode.ts'
+export { equalMatrices } from './matrix/equal.ts'
+export {
+  binaryGrid,
+  floatGrid,
+  gridBits,
+  gridLevels,
+  gridValues,
+  normalFloatGrid,
+  signedGrid,
+  ternaryGrid,
+  unsignedGrid,
+  zeroOneGrid,
+} from './matrix/grid.ts'
+export { rotateColumns, rotateRows } from './matrix/rotation.ts'
+export { bitsPerWeight, type MatrixSize, measureMatrix, numberBits } from './matrix/size.ts'
+export * from './matrix/types.ts'
+export { validateMatrix } from './matrix/validate.ts'
+export {
+  decodeFloat,
+  encodeFloat,
+  FLOAT_FORMATS,
+  type FloatFormat,
+  floatBits,
+  floatFormat,
+  largestFloat,
+} from './numbers/float.ts'
+export {
+  bfloatToFloat,
+  floatToBfloat,
+  floatToHalf,
+  fromFloat32,
+  halfToFloat,
+  toFloat32,
+} from './numbers/half.ts'
+export { normalDistribution, normalFloat, normalQuantile } from './numbers/normal-float.ts'
+export { loadNumbers, numbersBytes, storeNumbers, toNumbers } from './numbers/storage.ts'
+export * from './plugins/architecture.ts'
+export * from './plugins/cache-scheme.ts'
+export * from './plugins/checkpoint.ts'
+export * from './plugins/define.ts'
+export * from './plugins/executor.ts'
+export * from './plugins/format.ts'
+export * from './plugins/kernels.ts'
+export * from './plugins/quantizer.ts'
+export * from './plugins/transform.ts'
+export { seededRandom, seedFor } from './random.ts'

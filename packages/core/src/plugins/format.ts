@@ -1,0 +1,48 @@
+import type { Matrix } from '../matrix/types.ts'
+
+/** A tensor's bytes, as a container holds them. */
+export interface RawTensor {
+  /** The container's own name of the type, in safetensors' spelling: F16, I32, U8, … */
+  readonly dtype: string
+  readonly shape: readonly number[]
+  readonly bytes: Uint8Array
+}
+
+/** The tensors of an opened container. */
+export interface TensorSource {
+  readonly location: string
+  readonly names: readonly string[]
+  info(name: string): { dtype: string; shape: readonly number[] } | undefined
+  /** Throws with the tensor's name when it is missing. */
+  read(name: string): Promise<RawTensor>
+}
+
+/** What a layout needs to know besides a module's own tensors. */
+export interface FormatContext {
+  readonly config: Readonly<Record<string, unknown>>
+}
+
+/** One module's matrix as named tensors; names are relative to the module: "weight", "qweight". */
+export type StoredModule = ReadonlyMap<string, RawTensor>
+
+/**
+ * A checkpoint layout: names and bytes of a module ↔ a Matrix. Containers, shards and files are not
+ * its concern.
+ */
+export interface Format {
+  readonly kind: 'format'
+  readonly name: string
+  readonly summary: string
+  /** Engines that load it. */
+  readonly engines: readonly string[]
+  /** Whether a config names this layout. */
+  detect(config: Readonly<Record<string, unknown>>): boolean
+  /** Relative names of a module's tensors when `has` says that it is stored in this layout; undefined if not. */
+  tensorsOf(has: (relative: string) => boolean): readonly string[] | undefined
+  read(module: string, tensors: StoredModule, context: FormatContext): Matrix
+  /** Why this layout can't store a matrix; undefined when it can. */
+  refuses(matrix: Matrix): string | undefined
+  write(module: string, matrix: Matrix): StoredModule
+  /** What config.json says about the quantized modules. */
+  config(modules: ReadonlyMap<string, Matrix>): Readonly<Record<string, unknown>>
+}

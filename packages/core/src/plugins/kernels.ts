@@ -1,0 +1,199 @@
+/**
+ * What a device must be able to do. A `Kernels` object owns its memory: tensors are handles,
+ * operations are queued in the order of the calls, and only reading back is asynchronous, so that one
+ * forward pass can be one submission on a GPU. An operation may write to a tensor that it also
+ * reads only where its comment says so.
+ *
+ * Every operation is deterministic: the same inputs give the same bits whatever the number of
+ * threads. A `strict` set of kernels gives the same bits on every machine as well.
+ *
+ * Shapes are [rows, columns], row-major, f32 unless said otherwise. Operations throw a LowbitError
+ * at once when shapes don't fit.
+ */
+
+import type { Matrix, ScalarGrid } from '../matrix/types.ts'
+
+/** A tensor in the memory of one `Kernels`. */
+export interface Tensor {
+  readonly rows: number
+  readonly columns: number
+  /** `u8` holds codes. */
+  readonly type: 'f32' | 'u8'
+}
+
+/** A matrix repacked for one device. */
+export interface Weight {
+  readonly rows: number
+  readonly columns: number
+  /** Memory that it takes on the device. */
+  readonly bytes: number
+  /** Which variant runs it and why, for people: "int4 × int8, groups of 128". */
+  readonly variant: string
+}
+
+export interface LoadOptions {
+  /**
+   * What the multiply does with the other side. `f32` leaves it alone. `int8` allows the kernels to
+   * quantize it to 8 bits in short blocks where that is faster. Default `f32`.
+   */
+  readonly activations?: 'f32' | 'int8'
+}
+
+/** How scalars are rounded: to the nearest `scale · (grid value − zero)`. */
+export interface Rounding {
+  readonly grid: ScalarGrid
+  /** Columns that share a scale; a row's last block may be ragged. */
+  readonly blockColumns: number
+  /** Rows that share a scale. */
+  readonly blockRows: number
+}
+
+export interface FitOptions extends Rounding {
+  /** A zero point per block, an integer in the range of the codes. Integer grids only. */
+  readonly asymmetric: boolean
+  /** Weight of each column's squared error: [1, columns] (diag H). All alike by default. */
+  readonly importance?: Tensor
+  /**
+   * How many factors 1, 1 − step, 1 − 2·step, … of the range are tried for the smallest weighted
+   * squared error; 1 takes the range as it is.
+   */
+  readonly search: { readonly candidates: number; readonly step: number }
+  /** What scales are rounded to before their error is measured. e8m0 rounds as OCP MX defines. */
+  readonly scaleType: 'f32' | 'f16' | 'bf16' | 'f8_e8m0'
+}
+
+/** Where the error of a rounded column goes. */
+export interface FeedbackOptions extends Rounding {
+  /** Quantizes the columns [from, to) of `weight` in this order … */
+  readonly from: number
+  readonly to: number
+  /** … with the scale of block `blockOf[column]` (default: column / blockColumns). */
+  readonly blockOf?: Uint32Array
+}
+
+export interface AttentionShape {
+  readonly heads: number
+  readonly keyValueHeads: number
+  readonly headSize: number
+  /** Usually 1/√headSize. */
+  readonly scale: number
+  /** Query row i stands at position `start + i` and sees the key rows 0 … start + i. */
+  readonly start: number
+}
+
+export interface SampleOptions {
+  /** 0 takes the largest logit. */
+  readonly temperature: number
+  readonly topK: number
+  readonly topP: number
+  /** Uniform in [0, 1). */
+  readonly random: number
+}
+
+export interface Kernels {
+  /** `reference`, `cpu`, `webgpu`, `cuda`. */
+  readonly name: string
+  /** The variant in words: "strict SIMD, 2 threads". */
+  readonly variant: string
+  readonly strict: boolean
+
+  // ---- memory
+  /** A new tensor of zeros. */
+  tensor(rows: number, columns: number, type?: 'f32' | 'u8'): Tensor
+  upload(values: Float32Array | Uint8Array, rows: number, columns: number): Tensor
+  /** Overwrites whole rows from `row` on. */
+  write(tensor: Tensor, values: Float32Array | Uint8Array, row?: number): void
+  /** Rows [from, to) as a tensor over the same memory. It needs no freeing. */
+  rows(tensor: Tensor, from: number, to: number): Tensor
+  read(tensor: Tensor): Promise<Float32Array>
+  readCodes(tensor: Tensor): Promise<Uint8Array>
+  free(...tensors: Tensor[]): void
+  /** Bytes held by tensors and weights now. */
+  readonly bytes: number
+
+  // ---- matrices
+  load(matrix: Matrix, options?: LoadOptions): Weight
+  unload(weight: Weight): void
+  /** out[t, n] = Σ_k x[t, k] · W[n, k]; with `accumulate` added to what out holds. */
+  matmul(out: Tensor, x: Tensor, weight: Weight, options?: { accumulate?: boolean }): void
+  /** Rows of the dense matrix: out[i] = W[rows[i]] (an embedding), all rows by default. */
+  gather(out: Tensor, weight: Weight, rows?: Uint32Array): void
+
+  // ---- linear algebra, for calibration
+  /** out[t, n] = Σ_k a[t, k] · b[n, k], both f32 tensors. */
+  multiply(out: Tensor, a: Tensor, b: Tensor): void
+  /** H += factor · xᵀx, x [tokens, n], H [n, n], both triangles. */
+  gram(hessian: Tensor, x: Tensor, factor: number): void
+  /**
+   * The upper triangular U with (P·H·Pᵀ + damping·1)⁻¹ = UᵀU, where P takes row order[i] to i; zeros
+   * below the diagonal. False where the damped matrix is not positive definite in f32.
+   */
+  factorInverse(
+    out: Tensor,
+    hessian: Tensor,
+    damping: number,
+    order?: Uint32Array,
+  ): Promise<boolean>
+  /** The diagonal as [1, n]. */
+  diagonal(out: Tensor, matrix: Tensor): void
+  /** out[r, i] = x[r, order[i]]. */
+  permuteColumns(out: Tensor, x: Tensor, order: Uint32Array): void
+  /** Σ over everything of (a−b)·H·(a−b)ᵀ's diagonal; without H the squared distance. In f64 where possible. */
+  distance(a: Tensor, b: Tensor | undefined, hessian?: Tensor): Promise<number>
+
+  // ---- quantizing
+  /** Finds scale [⌈rows/blockRows⌉, ⌈columns/blockColumns⌉] and zero (same shape, given if asymmetric). */
+  fit(scale: Tensor, zero: Tensor | undefined, weight: Tensor, options: FitOptions): void
+  /** Codes (u8, shape of weight) of the nearest values; `decoded`, if given, takes the values (may be `weight`). */
+  round(
+    codes: Tensor,
+    decoded: Tensor | undefined,
+    weight: Tensor,
+    scale: Tensor,
+    zero: Tensor | undefined,
+    rounding: Rounding,
+  ): void
+  /**
+   * The feedback pass (GPTQ): for each column j of [from, to) in turn: round, write the code, and with
+   * e = (w_j − q_j) / U_jj subtract e · U_{j,k} from every later column k of `weight`, to the end of the
+   * row. Afterwards columns [from, to) of `weight` hold the quantized values. Equal to the
+   * column-by-column algorithm up to rounding, lazily in blocks.
+   */
+  feedback(
+    codes: Tensor,
+    weight: Tensor,
+    factor: Tensor,
+    scale: Tensor,
+    zero: Tensor | undefined,
+    options: FeedbackOptions,
+  ): void
+
+  // ---- a decoder's small operations
+  /** out = x / √(mean(x²) + ε) · gain, gain [1, columns]. */
+  rmsNorm(out: Tensor, x: Tensor, gain: Tensor, epsilon: number): void
+  layerNorm(out: Tensor, x: Tensor, gain: Tensor, bias: Tensor | undefined, epsilon: number): void
+  /** x += y; a y of one row is added to every row. */
+  add(x: Tensor, y: Tensor): void
+  /** Rotates pairs (i, i + headSize/2) of every head in place; row t turns by cos/sin row start + t ([positions, headSize/2]). */
+  rope(x: Tensor, cos: Tensor, sin: Tensor, headSize: number, start: number): void
+  /** out = act(gate) · up, or act(gate) without up; out may be gate. `gelu` is the tanh form. */
+  activate(
+    out: Tensor,
+    gate: Tensor,
+    up: Tensor | undefined,
+    kind: 'silu' | 'gelu' | 'gelu_erf' | 'relu',
+  ): void
+  /** Causal attention: q [n, heads·size], k and v [≥ start + n, keyValueHeads·size]. */
+  attention(out: Tensor, q: Tensor, k: Tensor, v: Tensor, shape: AttentionShape): void
+  /** In place, row by row. */
+  softmax(x: Tensor): void
+  /** out [n, 1]: −log softmax(logits)[target], in nats. */
+  crossEntropy(out: Tensor, logits: Tensor, targets: Uint32Array): void
+  /** out [n, 1]: KL(reference ‖ logits) of the two softmaxes, in nats. */
+  divergence(out: Tensor, reference: Tensor, logits: Tensor): void
+  /** One token from one row of logits. */
+  sample(logits: Tensor, options: SampleOptions): Promise<number>
+
+  /** Stops threads, frees memory; the object is of no use afterwards. */
+  dispose(): void
+}

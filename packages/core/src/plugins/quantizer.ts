@@ -1,0 +1,39 @@
+import type { QuantizedMatrix } from '../matrix/types.ts'
+import type { OptionsSchema, Plugin } from './define.ts'
+import type { Kernels, Tensor } from './kernels.ts'
+
+/** What must be measured about a layer's inputs before its weight can be quantized. */
+export interface Needs {
+  /** Σ x xᵀ / tokens of the layer's inputs, [columns, columns]. */
+  readonly hessian?: boolean
+  /** Σ (∂loss/∂w)², [rows, columns]. */
+  readonly fisher?: boolean
+}
+
+export interface QuantizeInput {
+  /** The tensor's name in the checkpoint, for errors and seeds. */
+  readonly name: string
+  /** [rows, columns] in f32. The quantizer may overwrite it. */
+  readonly weight: Tensor
+  /** Present when the quantizer needs it. Shared with other matrices: not to be changed. */
+  readonly hessian?: Tensor
+  readonly fisher?: Tensor
+  readonly kernels: Kernels
+  readonly seed: number
+  readonly signal?: AbortSignal
+}
+
+/** A quantizer made of options: one weight + what was measured about its inputs → a QuantizedMatrix. */
+export interface Quantizer {
+  readonly kind: 'quantizer'
+  readonly name: string
+  /** The options with every default filled in, as a journal or a report writes them. */
+  readonly options: Readonly<Record<string, unknown>>
+  readonly needs: Needs
+  /** One line for tables: "4 bits, groups of 128". */
+  readonly label: string
+  quantize(input: QuantizeInput): Promise<QuantizedMatrix>
+}
+
+// biome-ignore format: one line reads better
+export type QuantizerPlugin<Schema extends OptionsSchema = OptionsSchema> = Plugin<Schema, Quantizer>
