@@ -55,3 +55,19 @@ export * from './plugins/kernels.ts'
 export * from './plugins/quantizer.ts'
 export * from './plugins/transform.ts'
 export { seededRandom, seedFor } from './random.ts'
+export { assertFinite } from './scalar/finite.ts'
+export {
+  type GridName,
+  makeGrid,
+  NAMED_GRIDS,
+  type NamedGrid,
+  namedGrid,
+} from './scalar/named-grid.ts'
+export {
+  type ScalarOptions,
+  type ScalarScheme,
+  scalarOptions,
+  scalarScheme,
+  schemeBlocks,
+} from './scalar/options.ts'
+export { type StoredScale, storeScale, storeZero } from './scalar/scales.ts'

@@ -29,7 +29,7 @@ describe.each(formats)('$name', (f) => {
       const middle = (low + high) / 2
       const even = positive[i - 1] % 2 === 0 ? low : high
       // Without a mantissa the tie 1.5·2^n goes up: 2·2^n is the even multiple.
-      expect(decodeFloat(f, encodeFloat(f, middle))).toBe(f.mantissa === 0 ? high : even)
+      expect(decodeFloat(f, encodeFloat(f, middle))).toBe(f.mantissa === 0 && low > 0 ? high : even)
       expect(decodeFloat(f, encodeFloat(f, middle - (high - low) * 0.01))).toBe(low)
       expect(decodeFloat(f, encodeFloat(f, middle + (high - low) * 0.01))).toBe(high)
     }

@@ -107,6 +107,8 @@ export interface Kernels {
   rows(tensor: Tensor, from: number, to: number): Tensor
   read(tensor: Tensor): Promise<Float32Array>
   readCodes(tensor: Tensor): Promise<Uint8Array>
+  /** out = x, of the same shape and type. */
+  copy(out: Tensor, x: Tensor): void
   free(...tensors: Tensor[]): void
   /** Bytes held by tensors and weights now. */
   readonly bytes: number

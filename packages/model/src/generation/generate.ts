@@ -1,0 +1,98 @@
+import type { CacheScheme } from '@lowbit/core'
+import { LowbitError, seededRandom } from '@lowbit/core'
+import type { Decoder } from '../decoder/decoder.ts'
+
+export interface GenerateOptions {
+  /** New tokens at most. */
+  readonly maxTokens?: number
+  /** 0 (default) always takes the likeliest token. */
+  readonly temperature?: number
+  readonly topK?: number
+  readonly topP?: number
+  readonly seed?: number
+  /** Tokens that end the text; they are not part of it. */
+  readonly stop?: readonly number[]
+  readonly cache?: CacheScheme
+  readonly signal?: AbortSignal
+  /** Called with each new token. */
+  readonly onToken?: (token: number) => void
+}
+
+export interface Generation {
+  readonly tokens: number[]
+  readonly promptTokens: number
+  /** Seconds until the first new token was known. */
+  readonly prefillSeconds: number
+  /** Seconds for all further tokens. */
+  readonly decodeSeconds: number
+  /** What ended it. */
+  readonly reason: 'stop' | 'length' | 'aborted'
+}
+
+/** How many prompt tokens go through the model at once: bounds the memory of activations. */
+const PROMPT_CHUNK = 512
+
+/** Continues a prompt token by token. */
+export async function generate(
+  decoder: Decoder,
+  prompt: readonly number[],
+  options: GenerateOptions = {},
+): Promise<Generation> {
+  const { kernels, config } = decoder
+  if (prompt.length === 0)
+    throw new LowbitError('bad-option', 'the prompt is empty', { option: 'prompt' })
+  if (prompt.length >= config.context) {
+    throw new LowbitError(
+      'context-too-long',
+      `the prompt has ${prompt.length} tokens, the model's context is ${config.context}`,
+      { option: 'prompt' },
+    )
+  }
+  const most = Math.min(options.maxTokens ?? 128, config.context - prompt.length)
+  const random = seededRandom(options.seed ?? 0)
+  const cache = decoder.cache(prompt.length + most, options.cache)
+  const tokens: number[] = []
+  const started = performance.now()
+  let firstAt = started
+  let reason: Generation['reason'] = 'length'
+  try {
+    let hidden = decoder.forward(prompt.slice(0, PROMPT_CHUNK), cache)
+    for (let from = PROMPT_CHUNK; from < prompt.length; from += PROMPT_CHUNK) {
+      kernels.free(hidden)
+      hidden = decoder.forward(prompt.slice(from, from + PROMPT_CHUNK), cache)
+    }
+    for (;;) {
+      const logits = decoder.logits(kernels.rows(hidden, hidden.rows - 1, hidden.rows))
+      kernels.free(hidden)
+      const token = await kernels.sample(logits, {
+        temperature: options.temperature ?? 0,
+        topK: options.topK ?? 0,
+        topP: options.topP ?? 1,
+        random: random(),
+      })
+      kernels.free(logits)
+      if (tokens.length === 0) firstAt = performance.now()
+      if (options.stop?.includes(token)) {
+        reason = 'stop'
+        break
+      }
+      tokens.push(token)
+      options.onToken?.(token)
+      if (tokens.length >= most) break
+      if (options.signal?.aborted) {
+        reason = 'aborted'
+        break
+      }
+      hidden = decoder.forward([token], cache)
+    }
+  } finally {
+    cache.dispose()
+  }
+  return {
+    tokens,
+    promptTokens: prompt.length,
+    prefillSeconds: (firstAt - started) / 1000,
+    decodeSeconds: (performance.now() - firstAt) / 1000,
+    reason,
+  }
+}

@@ -1,0 +1,1 @@
+export { gptq, gptqOptions } from './gptq.ts'

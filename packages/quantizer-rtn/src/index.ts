@@ -1,0 +1,1 @@
+export { rtn, rtnOptions } from './rtn.ts'
