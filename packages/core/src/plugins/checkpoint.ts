@@ -1,6 +1,7 @@
 /** How a model's tensors are read and written, whatever the layout of the files. */
 
-import type { DenseMatrix, Matrix } from '../matrix/types.ts'
+import type { Matrix } from '../matrix/types.ts'
+import type { RawTensor } from './format.ts'
 
 /** A 1-D tensor (norms, biases), in f32. */
 export interface Vector {
@@ -26,27 +27,19 @@ export interface Checkpoint {
   /** The module's weight. Throws with the tensor's name when it is missing or malformed. */
   readMatrix(module: string): Promise<Matrix>
   readVector(tensor: string): Promise<Vector>
-  /** Some rows of a dense or quantized module without reading the rest, where the layout allows it. */
-  readRows?(module: string, from: number, to: number): Promise<DenseMatrix>
   /** Vectors' tensor names. */
   readonly vectors: readonly string[]
+  /** Tensors that are neither: they travel along as they are. */
+  readonly rest: readonly string[]
+  readRaw(tensor: string): Promise<RawTensor>
   /** Files that travel with the weights (tokenizer, generation config). */
   readonly files: readonly string[]
   readFile(name: string): Promise<Uint8Array>
   close(): Promise<void>
 }
 
-/** One module or vector to be written. */
+/** One module, vector or other tensor to be written. */
 export type Entry =
   | { readonly module: string; readonly matrix: Matrix }
   | { readonly vector: string; readonly value: Vector }
-
-/** A checkpoint being written: entries come one by one, and `finish` makes it whole. */
-export interface CheckpointWriter {
-  write(entry: Entry): Promise<void>
-  /** Copies a file that travels along. */
-  writeFile(name: string, bytes: Uint8Array): Promise<void>
-  finish(): Promise<void>
-  /** Drops everything written so far. */
-  abort(): Promise<void>
-}
+  | { readonly tensor: string; readonly raw: RawTensor }

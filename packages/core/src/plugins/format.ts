@@ -25,6 +25,8 @@ export interface FormatContext {
 /** One module's matrix as named tensors; names are relative to the module: "weight", "qweight". */
 export type StoredModule = ReadonlyMap<string, RawTensor>
 
+export type ModuleDescription = Readonly<Record<string, string | number | boolean>>
+
 /**
  * A checkpoint layout: names and bytes of a module ↔ a Matrix. Containers, shards and files are not
  * its concern.
@@ -43,6 +45,8 @@ export interface Format {
   /** Why this layout can't store a matrix; undefined when it can. */
   refuses(matrix: Matrix): string | undefined
   write(module: string, matrix: Matrix): StoredModule
-  /** What config.json says about the quantized modules. */
-  config(modules: ReadonlyMap<string, Matrix>): Readonly<Record<string, unknown>>
+  /** What config.json has to know about one matrix: small, JSON, kept until all modules are written. */
+  describe(matrix: Matrix): ModuleDescription
+  /** The keys that config.json gets for these modules. */
+  config(modules: ReadonlyMap<string, ModuleDescription>): Readonly<Record<string, unknown>>
 }

@@ -1,0 +1,1 @@
+export { nodeFolder, publishFolder } from './folder/node-folder.ts'

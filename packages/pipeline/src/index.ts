@@ -1,0 +1,11 @@
+export { type ConvertJob, convertModel } from './job/convert-model.ts'
+export { type QuantizeJob, quantizeModel } from './job/quantize-model.ts'
+export type { ModuleReport, QuantizeEvent, QuantizeReport } from './job/report.ts'
+export {
+  parseRecipe,
+  parseYamlRecipe,
+  type Recipe,
+  type RecipeInput,
+  recipeSchema,
+} from './recipe/recipe.ts'
+export { assignQuantizers, makeQuantizer } from './recipe/resolve.ts'

@@ -1,0 +1,226 @@
+/**
+ * Quantizes one block in true-sequential order with one pass over the calibration set: the linears of a
+ * step are quantized when their input is known, and the input of the next step is computed with the
+ * quantized ones. Steps that begin with a norm recompute their input from the residual stream, which
+ * is cheaper than keeping it.
+ */
+
+import {
+  bitsPerWeight,
+  type Entry,
+  type Executor,
+  isQuantized,
+  type Matrix,
+  type Quantizer,
+  seedFor,
+  type Tensor,
+} from '@lowbit/core'
+import {
+  attendWithin,
+  type Block,
+  type BlockContext,
+  blockNames,
+  loadBias,
+  loadBlockFrame,
+  type Opened,
+  type Role,
+  readChecked,
+  roleShape,
+  STEPS,
+  type Step,
+  unloadBlock,
+} from '@lowbit/model'
+import type { Assignment } from '../recipe/resolve.ts'
+import type { ModuleReport } from './report.ts'
+
+export interface BlockJob {
+  readonly opened: Opened
+  readonly context: BlockContext
+  readonly layer: number
+  readonly quantizers: Assignment
+  readonly executor: Executor
+  readonly seed: number
+  /** The residual stream of each calibration window, changed in place; empty when no one needs it. */
+  readonly streams: readonly Tensor[]
+  readonly signal?: AbortSignal
+  onStep?(what: string, share: number): void
+  onModule?(report: ModuleReport, seconds: number): void
+}
+
+export interface QuantizedBlock {
+  readonly entries: Entry[]
+  readonly reports: ModuleReport[]
+}
+
+export async function quantizeBlock(job: BlockJob): Promise<QuantizedBlock> {
+  const { opened, context, layer, streams, signal } = job
+  const { kernels, config } = opened
+  const names = blockNames(config.architecture, layer).modules
+  const block = await loadBlockFrame(opened, layer)
+  const entries: Entry[] = []
+  const reports: ModuleReport[] = []
+  let inputs: Tensor[] | undefined
+  for (const [index, step] of STEPS.entries()) {
+    signal?.throwIfAborted()
+    const roles = step.roles.filter((role) => names.has(role))
+    const label = roles.map((role) => names.get(role)!.split('.').at(-1)).join(', ')
+    job.onStep?.(`calibrating ${label}`, index / STEPS.length)
+    const hessian = needsHessian(job, roles, names)
+      ? await measureHessian(job, block, step, inputs)
+      : undefined
+    job.onStep?.(`quantizing ${label}`, (index + 0.5) / STEPS.length)
+    const done = await job.executor.run(
+      roles.map((role) => () => quantizeRole(job, block, role, names.get(role)!, hessian)),
+      signal,
+    )
+    for (const { entry, report } of done) {
+      entries.push(entry)
+      if (report) reports.push(report)
+    }
+    if (hessian) kernels.free(hessian)
+    if (streams.length > 0) {
+      job.onStep?.(`running ${label}`, (index + 0.6) / STEPS.length)
+      const following = STEPS[index + 1]
+      const keeps = following !== undefined && following.enter === undefined
+      inputs = runStep(job, context, block, step, inputs, keeps ? following : undefined)
+    }
+  }
+  unloadBlock(kernels, block)
+  return { entries, reports }
+}
+
+function needsHessian(
+  { quantizers, streams }: BlockJob,
+  roles: readonly Role[],
+  names: ReadonlyMap<Role, string>,
+): boolean {
+  return streams.length > 0 && roles.some((role) => quantizers.get(names.get(role)!)?.needs.hessian)
+}
+
+/** H = Σ x xᵀ / tokens over the calibration set. */
+async function measureHessian(
+  { context, opened: { kernels, config }, streams, signal }: BlockJob,
+  block: Block,
+  step: Step,
+  inputs: readonly Tensor[] | undefined,
+): Promise<Tensor> {
+  const size = step.inputSize(config)
+  const hessian = kernels.tensor(size, size)
+  const tokens = streams.reduce((sum, { rows }) => sum + rows, 0)
+  for (const [i, x] of streams.entries()) {
+    signal?.throwIfAborted()
+    if (step.enter) {
+      const input = kernels.tensor(x.rows, size)
+      step.enter(context, block, input, x)
+      kernels.gram(hessian, input, 1 / tokens)
+      kernels.free(input)
+    } else {
+      kernels.gram(hessian, inputs![i], 1 / tokens)
+    }
+    await breathe()
+  }
+  return hessian
+}
+
+/** Runs the step on every window; gives the inputs of the next step where it has no norm of its own. */
+function runStep(
+  { opened: { kernels, config }, streams }: BlockJob,
+  context: BlockContext,
+  block: Block,
+  step: Step,
+  inputs: Tensor[] | undefined,
+  following: Step | undefined,
+): Tensor[] | undefined {
+  const attend = attendWithin(context)
+  const next: Tensor[] = []
+  for (const [i, x] of streams.entries()) {
+    const input = inputs?.[i] ?? kernels.tensor(x.rows, step.inputSize(config))
+    step.enter?.(context, block, input, x)
+    const out = following && kernels.tensor(x.rows, following.inputSize(config))
+    step.run(context, block, input, x, out, attend)
+    kernels.free(input)
+    if (out) next.push(out)
+  }
+  return following && next
+}
+
+async function quantizeRole(
+  job: BlockJob,
+  block: Block,
+  role: Role,
+  module: string,
+  hessian: Tensor | undefined,
+): Promise<{ entry: Entry; report?: ModuleReport }> {
+  const { opened } = job
+  const { kernels, config, checkpoint } = opened
+  const shape = roleShape(config, role)
+  const original = await readChecked(checkpoint, module, shape)
+  const quantizer = job.quantizers.get(module)
+  const started = performance.now()
+  const done = quantizer
+    ? await quantizeMatrix({ ...job, kernels, quantizer, module, original, hessian })
+    : { matrix: original, report: undefined }
+  if (done.report) job.onModule?.(done.report, (performance.now() - started) / 1000)
+  // Only whoever runs the block needs it in the kernels' memory.
+  if (job.streams.length > 0) {
+    block.linears[role] = {
+      weight: kernels.load(done.matrix),
+      bias: await loadBias(opened, module, shape[0]),
+    }
+  }
+  return { entry: { module, matrix: done.matrix }, report: done.report }
+}
+
+export interface MatrixJob {
+  readonly kernels: Opened['kernels']
+  readonly quantizer: Quantizer
+  readonly module: string
+  readonly original: Matrix
+  readonly hessian?: Tensor
+  readonly seed: number
+  readonly signal?: AbortSignal
+}
+
+/** One matrix through its quantizer, and what that did to it. */
+export async function quantizeMatrix(
+  job: MatrixJob,
+): Promise<{ matrix: Matrix; report: ModuleReport }> {
+  const { kernels, quantizer, module, original, hessian } = job
+  const { rows, columns } = original
+  const source = kernels.load(original)
+  const weight = kernels.tensor(rows, columns)
+  kernels.gather(weight, source)
+  const matrix = await quantizer.quantize({
+    name: `${module}.weight`,
+    weight,
+    hessian,
+    kernels,
+    seed: seedFor(job.seed, module),
+    signal: job.signal,
+  })
+  kernels.gather(weight, source)
+  kernels.unload(source)
+  const stored = kernels.load(matrix)
+  const decoded = kernels.tensor(rows, columns)
+  kernels.gather(decoded, stored)
+  kernels.unload(stored)
+  const lost = await kernels.distance(weight, decoded, hessian)
+  const power = await kernels.distance(weight, undefined, hessian)
+  kernels.free(weight, decoded)
+  return {
+    matrix,
+    report: {
+      module,
+      method: quantizer.name,
+      label: quantizer.label,
+      rows,
+      columns,
+      bits: isQuantized(matrix) ? bitsPerWeight([matrix]) : 16,
+      error: power > 0 ? lost / power : 0,
+      errorOf: hessian ? 'output' : 'weight',
+    },
+  }
+}
+
+/** Lets timers, signals and progress in between long synchronous stretches. */
+const breathe = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 0))

@@ -1,0 +1,365 @@
+/** A recipe and a checkpoint → a smaller checkpoint, one block at a time. */
+
+import {
+  type Checkpoint,
+  type Entry,
+  type Executor,
+  type Format,
+  inProcess,
+  type Kernels,
+  LowbitError,
+  type Matrix,
+  type QuantizerPlugin,
+  type Tensor,
+} from '@lowbit/core'
+import {
+  assemble,
+  type Described,
+  dropParts,
+  type Folder,
+  jsonBytes,
+  openPart,
+  writePart,
+} from '@lowbit/formats'
+import {
+  attendWithin,
+  type BlockContext,
+  blockNames,
+  loadBlock,
+  loadRope,
+  type Opened,
+  openDecoder,
+  runBlock,
+  unloadBlock,
+} from '@lowbit/model'
+import type { Recipe } from '../recipe/recipe.ts'
+import { type Assignment, assignQuantizers } from '../recipe/resolve.ts'
+import { fingerprint, type Journal, readJournal, removeJournal, writeJournal } from './journal.ts'
+import { quantizeBlock, quantizeMatrix } from './quantize-block.ts'
+import type { ModuleReport, QuantizeEvent, QuantizeReport } from './report.ts'
+
+export interface QuantizeJob {
+  readonly checkpoint: Checkpoint
+  readonly kernels: Kernels
+  readonly recipe: Recipe
+  readonly quantizers: readonly QuantizerPlugin[]
+  readonly format: Format
+  /** Windows of calibration tokens; needed when a quantizer of the recipe asks for statistics. */
+  readonly calibration?: readonly (readonly number[])[]
+  /** Where the work is done; the finished checkpoint lies here in the end, for the caller to give it its name. */
+  readonly folder: Folder
+  /** Forget what an earlier, other job left in the folder. */
+  readonly restart?: boolean
+  readonly executor?: Executor
+  readonly maxShardBytes?: number
+  readonly signal?: AbortSignal
+  onEvent?(event: QuantizeEvent): void
+}
+
+/** The part that holds everything outside the blocks. */
+const REST = 'rest'
+const blockPart = (layer: number): string => `block-${String(layer).padStart(5, '0')}`
+const REPORT = 'quantization-report.json'
+
+export async function quantizeModel(job: QuantizeJob): Promise<QuantizeReport> {
+  const { checkpoint, kernels, folder, format, signal } = job
+  const opened = openDecoder(checkpoint, kernels)
+  const { config } = opened
+  const blockModules = new Set<string>()
+  for (let layer = 0; layer < config.layers; layer++) {
+    for (const module of blockNames(config.architecture, layer).modules.values()) {
+      blockModules.add(module)
+    }
+  }
+  const missing = [...blockModules].find((module) => !checkpoint.hasModule(module))
+  if (missing) {
+    throw new LowbitError('missing-tensor', 'the checkpoint lacks a weight of its blocks', {
+      tensor: `${missing}.weight`,
+      file: checkpoint.location,
+    })
+  }
+  const quantizers = assignQuantizers(job.recipe, job.quantizers, checkpoint.modules, blockModules)
+  const windows = calibrationFor(job, opened, quantizers, blockModules)
+  const journal = await openJournal(job, quantizers, windows)
+  const parts = [...Array.from({ length: config.layers }, (_, i) => blockPart(i)), REST]
+  job.onEvent?.({
+    kind: 'start',
+    parts: parts.length,
+    modules: quantizers.size,
+    resumed: Object.keys(journal.parts).length,
+  })
+
+  const lastCalibrated = windows.length > 0 ? lastWithStatistics(opened, quantizers) : -1
+  const context: BlockContext = {
+    kernels,
+    config,
+    ...loadRope(opened, Math.max(1, ...windows.map(({ length }) => length))),
+  }
+  const streams = lastCalibrated >= 0 ? await embedWindows(opened, windows) : []
+  for (let layer = 0; layer < config.layers; layer++) {
+    signal?.throwIfAborted()
+    const part = blockPart(layer)
+    const started = performance.now()
+    // Past the last block that asks for statistics nobody needs the activations any more.
+    const live = layer <= lastCalibrated ? streams : []
+    const share = (inside: number): number => (layer + inside) / parts.length
+    const finished = journal.parts[part]
+    if (finished) {
+      if (layer < lastCalibrated) {
+        job.onEvent?.({ kind: 'step', part, what: 'running the finished block', done: share(0) })
+        await replayBlock(job, opened, context, layer, finished.described, live)
+      }
+    } else {
+      const { entries, reports } = await quantizeBlock({
+        opened,
+        context,
+        layer,
+        quantizers,
+        executor: job.executor ?? inProcess(),
+        seed: job.recipe.seed,
+        streams: live,
+        signal,
+        onStep: (what, inside) => job.onEvent?.({ kind: 'step', part, what, done: share(inside) }),
+        onModule: (report, seconds) => job.onEvent?.({ kind: 'module', report, seconds }),
+      })
+      const vectors = await blockVectors(opened, layer)
+      await finishPart(job, journal, part, [...entries, ...vectors], reports)
+    }
+    job.onEvent?.({
+      kind: 'part',
+      part,
+      done: share(1),
+      seconds: (performance.now() - started) / 1000,
+    })
+  }
+  kernels.free(...streams, context.cos, context.sin)
+  if (!journal.parts[REST]) await quantizeRest(job, journal, quantizers, blockModules)
+
+  const described = Object.assign({}, ...parts.map((part) => journal.parts[part].described))
+  const bytes = await assemble({
+    folder,
+    parts,
+    config: newConfig(checkpoint.config, format, described),
+    maxShardBytes: job.maxShardBytes,
+    signal,
+  })
+  const report = summarize(journal, parts, bytes, windows)
+  for (const name of checkpoint.files) {
+    await folder.write(name, [await checkpoint.readFile(name)], signal)
+  }
+  await folder.write(REPORT, [jsonBytes(report)], signal)
+  await dropParts(folder, parts)
+  await removeJournal(folder)
+  return report
+}
+
+function calibrationFor(
+  job: QuantizeJob,
+  { config }: Opened,
+  quantizers: Assignment,
+  blockModules: ReadonlySet<string>,
+): readonly (readonly number[])[] {
+  const asking = [...quantizers].find(([, { needs }]) => needs.hessian || needs.fisher)
+  if (!asking) return []
+  const outside = [...quantizers].find(
+    ([module, { needs }]) => needs.hessian && !blockModules.has(module),
+  )
+  if (outside) {
+    throw new LowbitError(
+      'bad-recipe',
+      `${outside[1].name} needs calibration, which exists for the linears of blocks only; use rtn for ${outside[0]}`,
+      { tensor: outside[0] },
+    )
+  }
+  const windows = job.calibration ?? []
+  if (windows.length === 0) {
+    throw new LowbitError(
+      'bad-option',
+      `${asking[1].name} needs a calibration text; give one with --calibration FILE`,
+      { option: 'calibration' },
+    )
+  }
+  const longest = Math.max(...windows.map(({ length }) => length))
+  if (longest > config.context) {
+    throw new LowbitError(
+      'bad-option',
+      `calibration windows of ${longest} tokens are longer than the model's context of ${config.context}`,
+      { option: 'length' },
+    )
+  }
+  return windows
+}
+
+async function openJournal(
+  job: QuantizeJob,
+  quantizers: Assignment,
+  windows: readonly (readonly number[])[],
+): Promise<Journal> {
+  const print = await fingerprint({
+    quantizers: [...quantizers].map(([module, { name, options }]) => [module, name, options]),
+    windows,
+    format: job.format.name,
+    seed: job.recipe.seed,
+    config: job.checkpoint.config,
+    modules: job.checkpoint.modules,
+    strict: job.kernels.strict ? 'any machine' : job.kernels.variant,
+  })
+  const fresh: Journal = { fingerprint: print, parts: {} }
+  const found = job.restart ? undefined : await readJournal(job.folder)
+  if (!found) return fresh
+  if (found.fingerprint === print) return found
+  throw new LowbitError(
+    'other-job',
+    `${job.folder.location} holds the unfinished work of a job with other options; finish it with its own, or pass --overwrite to start anew`,
+    { file: job.folder.location, option: 'overwrite' },
+  )
+}
+
+function lastWithStatistics({ config }: Opened, quantizers: Assignment): number {
+  for (let layer = config.layers - 1; layer >= 0; layer--) {
+    const { modules } = blockNames(config.architecture, layer)
+    for (const module of modules.values()) {
+      if (quantizers.get(module)?.needs.hessian) return layer
+    }
+  }
+  return -1
+}
+
+/** The residual stream before the first block; the embedding is let go again. */
+async function embedWindows(
+  { checkpoint, kernels, config }: Opened,
+  windows: readonly (readonly number[])[],
+): Promise<Tensor[]> {
+  const embedding = kernels.load(await checkpoint.readMatrix(config.architecture.modules.embedding))
+  const streams = windows.map((window) => {
+    const x = kernels.tensor(window.length, config.hidden)
+    kernels.gather(x, embedding, Uint32Array.from(window))
+    return x
+  })
+  kernels.unload(embedding)
+  return streams
+}
+
+/** Brings the residual stream past a block that an earlier run quantized. */
+async function replayBlock(
+  { folder, format }: QuantizeJob,
+  opened: Opened,
+  context: BlockContext,
+  layer: number,
+  described: Described,
+  streams: readonly Tensor[],
+): Promise<void> {
+  const { kernels, checkpoint } = opened
+  const config = newConfig(checkpoint.config, format, described)
+  const part = await openPart(folder, blockPart(layer), config)
+  const block = await loadBlock({ ...opened, checkpoint: part }, layer)
+  await part.close()
+  for (const x of streams) runBlock(context, block, x, attendWithin(context))
+  unloadBlock(kernels, block)
+}
+
+/** Names that the norms and biases of one block may have. */
+function vectorNames({ config }: Opened, layer: number): string[] {
+  const { attentionNorm, mlpNorm, modules } = blockNames(config.architecture, layer)
+  const owners = [attentionNorm, mlpNorm, ...modules.values()]
+  return owners.flatMap((owner) => [`${owner}.weight`, `${owner}.bias`])
+}
+
+function vectorsOfBlocks(opened: Opened): Set<string> {
+  const layers = Array.from({ length: opened.config.layers }, (_, layer) => layer)
+  return new Set(layers.flatMap((layer) => vectorNames(opened, layer)))
+}
+
+async function blockVectors(opened: Opened, layer: number): Promise<Entry[]> {
+  const { checkpoint } = opened
+  const entries: Entry[] = []
+  for (const vector of vectorNames(opened, layer)) {
+    if (checkpoint.hasVector(vector))
+      entries.push({ vector, value: await checkpoint.readVector(vector) })
+  }
+  return entries
+}
+
+async function finishPart(
+  { folder, format, signal }: QuantizeJob,
+  journal: Journal,
+  part: string,
+  entries: readonly Entry[],
+  modules: readonly ModuleReport[],
+): Promise<void> {
+  const described = await writePart(folder, part, entries, format, signal)
+  journal.parts[part] = { described, modules }
+  await writeJournal(folder, journal)
+}
+
+/** Embedding, head, final norm, and whatever else the checkpoint holds. */
+async function quantizeRest(
+  job: QuantizeJob,
+  journal: Journal,
+  quantizers: Assignment,
+  blockModules: ReadonlySet<string>,
+): Promise<void> {
+  const { checkpoint, kernels, recipe, signal } = job
+  const entries: Entry[] = []
+  const reports: ModuleReport[] = []
+  for (const module of checkpoint.modules) {
+    if (blockModules.has(module)) continue
+    signal?.throwIfAborted()
+    const original = await checkpoint.readMatrix(module)
+    const quantizer = quantizers.get(module)
+    let matrix: Matrix = original
+    if (quantizer) {
+      const started = performance.now()
+      const done = await quantizeMatrix({
+        kernels,
+        quantizer,
+        module,
+        original,
+        seed: recipe.seed,
+        signal,
+      })
+      matrix = done.matrix
+      reports.push(done.report)
+      const seconds = (performance.now() - started) / 1000
+      job.onEvent?.({ kind: 'module', report: done.report, seconds })
+    }
+    entries.push({ module, matrix })
+  }
+  const ofBlocks = vectorsOfBlocks(openDecoder(checkpoint, kernels))
+  for (const vector of checkpoint.vectors) {
+    if (!ofBlocks.has(vector)) entries.push({ vector, value: await checkpoint.readVector(vector) })
+  }
+  for (const tensor of checkpoint.rest) {
+    entries.push({ tensor, raw: await checkpoint.readRaw(tensor) })
+  }
+  await finishPart(job, journal, REST, entries, reports)
+}
+
+/** config.json with what the layout has to say in place of what the source's layout said. */
+export function newConfig(
+  config: Readonly<Record<string, unknown>>,
+  format: Format,
+  described: Described,
+): Record<string, unknown> {
+  const { quantization_config: _, ...plain } = config
+  const modules = new Map(Object.entries(described))
+  return modules.size === 0 ? plain : { ...plain, ...format.config(modules) }
+}
+
+function summarize(
+  journal: Journal,
+  parts: readonly string[],
+  bytes: number,
+  windows: readonly (readonly number[])[],
+): QuantizeReport {
+  const modules = parts.flatMap((part) => journal.parts[part].modules)
+  const weights = modules.reduce((sum, { rows, columns }) => sum + rows * columns, 0)
+  const bits = modules.reduce((sum, m) => sum + m.bits * m.rows * m.columns, 0)
+  return {
+    modules,
+    bitsPerWeight: weights > 0 ? bits / weights : 16,
+    quantizedWeights: weights,
+    bytes,
+    calibrationTokens: windows.reduce((sum, { length }) => sum + length, 0),
+  }
+}

@@ -1,0 +1,51 @@
+/** What quantizing a model gave, for people and for machines. */
+
+export interface ModuleReport {
+  readonly module: string
+  readonly method: string
+  readonly label: string
+  readonly rows: number
+  readonly columns: number
+  /** Counted bits per weight. */
+  readonly bits: number
+  /**
+   * Share of the output's power that is lost on the calibration text, tr(E·H·Eᵀ) / tr(W·H·Wᵀ); without
+   * calibration the share of the weight's own power, |E|² / |W|².
+   */
+  readonly error: number
+  readonly errorOf: 'output' | 'weight'
+}
+
+export interface QuantizeReport {
+  readonly modules: readonly ModuleReport[]
+  /** Counted over the quantized matrices. */
+  readonly bitsPerWeight: number
+  /** Weights that were quantized. */
+  readonly quantizedWeights: number
+  /** Bytes of all tensors of the new checkpoint. */
+  readonly bytes: number
+  readonly calibrationTokens: number
+}
+
+export type QuantizeEvent =
+  | {
+      readonly kind: 'start'
+      readonly parts: number
+      readonly modules: number
+      readonly resumed: number
+    }
+  | { readonly kind: 'module'; readonly report: ModuleReport; readonly seconds: number }
+  | {
+      readonly kind: 'step'
+      readonly part: string
+      /** What is going on, for people: "calibrating q, k, v". */
+      readonly what: string
+      /** Share of the whole job that is done, 0 … 1. */
+      readonly done: number
+    }
+  | {
+      readonly kind: 'part'
+      readonly part: string
+      readonly done: number
+      readonly seconds: number
+    }
