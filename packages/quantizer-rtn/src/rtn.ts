@@ -55,11 +55,12 @@ export const rtn = definePlugin(
 )
 
 async function roundToNearest(
-  { kernels, weight, name }: QuantizeInput,
+  { kernels, weight, name, signal }: QuantizeInput,
   scheme: ScalarScheme,
   candidates: number,
   step: number,
 ): Promise<QuantizedMatrix> {
+  signal?.throwIfAborted()
   await assertFinite(kernels, weight, name)
   const { rows, columns } = weight
   const { grid, asymmetric, bits, fitType } = scheme

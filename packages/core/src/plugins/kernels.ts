@@ -67,7 +67,10 @@ export interface FeedbackOptions extends Rounding {
   /** Quantizes the columns [from, to) of `weight` in this order … */
   readonly from: number
   readonly to: number
-  /** … with the scale of block `blockOf[column]` (default: column / blockColumns). */
+  /**
+   * … with the scale in column `blockOf[column]` of `scale`, which then may have any number of columns
+   * (default: column / blockColumns).
+   */
   readonly blockOf?: Uint32Array
 }
 
@@ -84,6 +87,7 @@ export interface AttentionShape {
 export interface SampleOptions {
   /** 0 takes the largest logit. */
   readonly temperature: number
+  /** Only the k likeliest; 0 means all. */
   readonly topK: number
   readonly topP: number
   /** Uniform in [0, 1). */
@@ -138,7 +142,7 @@ export interface Kernels {
   ): Promise<boolean>
   /** The diagonal as [1, n]. */
   diagonal(out: Tensor, matrix: Tensor): void
-  /** out[r, i] = x[r, order[i]]. */
+  /** out[r, i] = x[r, order[i]]; out may have fewer columns than x. */
   permuteColumns(out: Tensor, x: Tensor, order: Uint32Array): void
   /** Σ over everything of (a−b)·H·(a−b)ᵀ's diagonal; without H the squared distance. In f64 where possible. */
   distance(a: Tensor, b: Tensor | undefined, hessian?: Tensor): Promise<number>

@@ -1,0 +1,111 @@
+/** Scales, codes, and the feedback pass one column at a time. */
+
+import { type Kernels, LowbitError, type Rounding, type Tensor } from '@lowbit/core'
+import { fitBlock } from './fitting.ts'
+import { checkShape, type Memory } from './memory.ts'
+import { gridRounder } from './rounding.ts'
+
+export function quantizing(memory: Memory): Pick<Kernels, 'fit' | 'round' | 'feedback'> {
+  const { floats, codes: bytes } = memory
+  return {
+    fit(scale, zero, weight, options) {
+      const { blockRows, blockColumns, asymmetric, importance } = options
+      const { rows, columns } = weight
+      checkBlocks(scale, zero, weight, options)
+      if (asymmetric !== (zero !== undefined)) {
+        throw new LowbitError('bad-shape', 'a tensor of zero points belongs to asymmetric blocks')
+      }
+      if (importance) checkShape('importance', importance, 1, columns)
+      const [w, h] = [floats(weight), importance && floats(importance)]
+      const rounder = gridRounder(options.grid)
+      for (let block = 0; block < scale.rows * scale.columns; block++) {
+        const top = Math.floor(block / scale.columns) * blockRows
+        const left = (block % scale.columns) * blockColumns
+        const weights: number[] = []
+        const factors: number[] = []
+        for (let row = top; row < Math.min(rows, top + blockRows); row++) {
+          for (let column = left; column < Math.min(columns, left + blockColumns); column++) {
+            weights.push(w[row * columns + column])
+            factors.push(h ? h[column] : 1)
+          }
+        }
+        const fitted = fitBlock(weights, factors, options, rounder)
+        floats(scale)[block] = fitted.scale
+        if (zero) floats(zero)[block] = fitted.zero
+      }
+    },
+    round(codes, decoded, weight, scale, zero, rounding) {
+      const { rows, columns } = weight
+      checkShape('codes', codes, rows, columns)
+      if (decoded) checkShape('decoded', decoded, rows, columns)
+      checkBlocks(scale, zero, weight, rounding)
+      const [c, w, s] = [bytes(codes), floats(weight), floats(scale)]
+      const [d, z] = [decoded && floats(decoded), zero && floats(zero)]
+      const { nearest, values } = gridRounder(rounding.grid)
+      for (let at = 0; at < rows * columns; at++) {
+        const blockRow = Math.floor(Math.floor(at / columns) / rounding.blockRows)
+        const blockColumn = Math.floor((at % columns) / rounding.blockColumns)
+        const block = blockRow * scale.columns + blockColumn
+        const offset = z ? z[block] : 0
+        c[at] = nearest(quotient(w[at], s[block]), offset)
+        if (d) d[at] = s[block] * (values[c[at]] - offset)
+      }
+    },
+    feedback(codes, weight, factor, scale, zero, options) {
+      const { rows, columns } = weight
+      const { from, to, blockOf, blockRows, blockColumns } = options
+      checkShape('codes', codes, rows, columns)
+      checkShape('factor', factor, columns, columns)
+      checkShape('scale', scale, Math.ceil(rows / blockRows), scale.columns)
+      if (zero) checkShape('zero', zero, scale.rows, scale.columns)
+      if (!(Number.isInteger(from) && from >= 0 && from <= to && to <= columns)) {
+        throw new LowbitError('bad-shape', `columns ${from} to ${to} of ${columns}`)
+      }
+      if (blockOf)
+        checkShape('blockOf', { rows: 1, columns: blockOf.length, type: 'f32' }, 1, columns)
+      const blockColumn = (j: number) => (blockOf ? blockOf[j] : Math.floor(j / blockColumns))
+      for (let j = from; j < to; j++) {
+        if (blockColumn(j) >= scale.columns) {
+          throw new LowbitError(
+            'bad-shape',
+            `column ${j} needs block ${blockColumn(j)} of ${scale.columns}`,
+          )
+        }
+      }
+      const [c, w, u, s] = [bytes(codes), floats(weight), floats(factor), floats(scale)]
+      const z = zero && floats(zero)
+      const { nearest, values } = gridRounder(options.grid)
+      for (let row = 0; row < rows; row++) {
+        for (let j = from; j < to; j++) {
+          const at = row * columns + j
+          const block = Math.floor(row / blockRows) * scale.columns + blockColumn(j)
+          const offset = z ? z[block] : 0
+          c[at] = nearest(quotient(w[at], s[block]), offset)
+          const q = s[block] * (values[c[at]] - offset)
+          const error = (w[at] - q) / u[j * columns + j]
+          w[at] = q
+          for (let k = j + 1; k < columns; k++) w[row * columns + k] -= error * u[j * columns + k]
+        }
+      }
+    },
+  }
+}
+
+/** A scale of 0 makes a block of zeros, not of NaN. */
+const quotient = (w: number, scale: number): number => (scale === 0 ? 0 : w / scale)
+
+function checkBlocks(
+  scale: Tensor,
+  zero: Tensor | undefined,
+  weight: Tensor,
+  { blockRows, blockColumns }: Rounding,
+): void {
+  if (!(Number.isInteger(blockRows) && Number.isInteger(blockColumns))) {
+    throw new LowbitError('bad-shape', `blocks of ${blockRows} × ${blockColumns} are impossible`)
+  }
+  if (blockRows < 1 || blockColumns < 1) throw new LowbitError('bad-shape', 'empty blocks')
+  const rows = Math.ceil(weight.rows / blockRows)
+  const columns = Math.ceil(weight.columns / blockColumns)
+  checkShape('scale', scale, rows, columns)
+  if (zero) checkShape('zero', zero, rows, columns)
+}
