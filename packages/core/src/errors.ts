@@ -18,15 +18,20 @@ export class LowbitError extends Error {
   readonly option?: string
 
   constructor(code: string, message: string, details: ErrorDetails = {}) {
-    const where = [
-      details.file && `file ${details.file}`,
-      details.tensor && `tensor ${details.tensor}`,
-      details.option && `option ${details.option}`,
-    ].filter((part) => part && !message.includes(part.slice(part.indexOf(' ') + 1)))
+    const where = (['file', 'tensor', 'option'] as const)
+      .filter((kind) => details[kind] && !mentions(message, details[kind]))
+      .map((kind) => `${kind} ${details[kind]}`)
     super(where.length > 0 ? `${message} (${where.join(', ')})` : message, { cause: details.cause })
     this.code = code
     this.file = details.file
     this.tensor = details.tensor
     this.option = details.option
   }
+}
+
+/** Whether a message names something already, as a word of its own. */
+function mentions(message: string, name: string): boolean {
+  const at = message.indexOf(name)
+  const isWord = (c: string | undefined): boolean => c !== undefined && /\w/.test(c)
+  return at >= 0 && !isWord(message[at - 1]) && !isWord(message[at + name.length])
 }

@@ -142,7 +142,7 @@ function sizeOf(
   if (!BITS.includes(bits)) {
     bad(
       'qweight',
-      `${words} words for ${index?.shape[0] ?? '?'} columns are not 2, 3, 4 or 8 bits each`,
+      `its ${words} words are not 2, 3, 4 or 8 bits for each of the ${index?.shape[0] ?? '?'} columns of g_idx`,
     )
   }
   const columns = (words * 32) / bits

@@ -82,7 +82,7 @@ export async function quantizeBlock(job: BlockJob): Promise<QuantizedBlock> {
       job.onStep?.(`running ${label}`, (index + 0.6) / STEPS.length)
       const following = STEPS[index + 1]
       const keeps = following !== undefined && following.enter === undefined
-      inputs = runStep(job, context, block, step, inputs, keeps ? following : undefined)
+      inputs = await runStep(job, context, block, step, inputs, keeps ? following : undefined)
     }
   }
   unloadBlock(kernels, block)
@@ -123,14 +123,14 @@ async function measureHessian(
 }
 
 /** Runs the step on every window; gives the inputs of the next step where it has no norm of its own. */
-function runStep(
-  { opened: { kernels, config }, streams }: BlockJob,
+async function runStep(
+  { opened: { kernels, config }, streams, signal }: BlockJob,
   context: BlockContext,
   block: Block,
   step: Step,
   inputs: Tensor[] | undefined,
   following: Step | undefined,
-): Tensor[] | undefined {
+): Promise<Tensor[] | undefined> {
   const attend = attendWithin(context)
   const next: Tensor[] = []
   for (const [i, x] of streams.entries()) {
@@ -140,6 +140,8 @@ function runStep(
     step.run(context, block, input, x, out, attend)
     kernels.free(input)
     if (out) next.push(out)
+    await breathe()
+    signal?.throwIfAborted()
   }
   return following && next
 }
@@ -223,4 +225,4 @@ export async function quantizeMatrix(
 }
 
 /** Lets timers, signals and progress in between long synchronous stretches. */
-const breathe = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 0))
+export const breathe = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 0))

@@ -6,6 +6,7 @@ import {
   type Executor,
   type Format,
   inProcess,
+  isQuantized,
   type Kernels,
   LowbitError,
   type Matrix,
@@ -19,6 +20,7 @@ import {
   type Folder,
   jsonBytes,
   openPart,
+  readJson,
   writePart,
 } from '@lowbit/formats'
 import {
@@ -34,8 +36,15 @@ import {
 } from '@lowbit/model'
 import type { Recipe } from '../recipe/recipe.ts'
 import { type Assignment, assignQuantizers } from '../recipe/resolve.ts'
-import { fingerprint, type Journal, readJournal, removeJournal, writeJournal } from './journal.ts'
-import { quantizeBlock, quantizeMatrix } from './quantize-block.ts'
+import {
+  digest,
+  fingerprint,
+  type Journal,
+  readJournal,
+  removeJournal,
+  writeJournal,
+} from './journal.ts'
+import { breathe, quantizeBlock, quantizeMatrix } from './quantize-block.ts'
 import type { ModuleReport, QuantizeEvent, QuantizeReport } from './report.ts'
 
 export interface QuantizeJob {
@@ -80,14 +89,19 @@ export async function quantizeModel(job: QuantizeJob): Promise<QuantizeReport> {
   }
   const quantizers = assignQuantizers(job.recipe, job.quantizers, checkpoint.modules, blockModules)
   const windows = calibrationFor(job, opened, quantizers, blockModules)
-  const journal = await openJournal(job, quantizers, windows)
+  const print = await jobFingerprint(job, opened, quantizers, windows)
   const parts = [...Array.from({ length: config.layers }, (_, i) => blockPart(i)), REST]
-  job.onEvent?.({
-    kind: 'start',
-    parts: parts.length,
-    modules: quantizers.size,
-    resumed: Object.keys(journal.parts).length,
-  })
+  const announce = (resumed: number): void =>
+    job.onEvent?.({ kind: 'start', parts: parts.length, modules: quantizers.size, resumed })
+  const whole = await finishedReport(job, print)
+  if (whole) {
+    announce(parts.length)
+    await dropParts(folder, parts)
+    await removeJournal(folder)
+    return whole
+  }
+  const journal = await openJournal(job, print)
+  announce(Object.keys(journal.parts).length)
 
   const lastCalibrated = windows.length > 0 ? lastWithStatistics(opened, quantizers) : -1
   const context: BlockContext = {
@@ -147,7 +161,8 @@ export async function quantizeModel(job: QuantizeJob): Promise<QuantizeReport> {
   for (const name of checkpoint.files) {
     await folder.write(name, [await checkpoint.readFile(name)], signal)
   }
-  await folder.write(REPORT, [jsonBytes(report)], signal)
+  // The last file of all: with it the checkpoint is whole, whatever happens to the parts and the journal.
+  await folder.write(REPORT, [jsonBytes({ ...report, fingerprint: print })], signal)
   await dropParts(folder, parts)
   await removeJournal(folder)
   return report
@@ -190,30 +205,71 @@ function calibrationFor(
   return windows
 }
 
-async function openJournal(
+async function jobFingerprint(
   job: QuantizeJob,
+  opened: Opened,
   quantizers: Assignment,
   windows: readonly (readonly number[])[],
-): Promise<Journal> {
-  const print = await fingerprint({
+): Promise<string> {
+  return fingerprint({
     quantizers: [...quantizers].map(([module, { name, options }]) => [module, name, options]),
     windows,
     format: job.format.name,
     seed: job.recipe.seed,
     config: job.checkpoint.config,
     modules: job.checkpoint.modules,
+    source: await sourcePrint(opened),
     strict: job.kernels.strict ? 'any machine' : job.kernels.variant,
   })
+}
+
+/** Tells models of one shape apart by where they are, their vectors and their last block. */
+async function sourcePrint({ checkpoint, config }: Opened): Promise<string[]> {
+  const prints = [checkpoint.location]
+  const add = async (bytes: Uint8Array): Promise<void> => {
+    prints.push(await digest(bytes))
+  }
+  for (const name of checkpoint.vectors) await add((await checkpoint.readRaw(name)).bytes)
+  for (const module of blockNames(config.architecture, config.layers - 1).modules.values()) {
+    const matrix = await checkpoint.readMatrix(module)
+    const arrays = isQuantized(matrix)
+      ? matrix.stages.map(({ codes }) => codes.data)
+      : [matrix.values]
+    for (const { buffer, byteOffset, byteLength } of arrays) {
+      await add(new Uint8Array(buffer, byteOffset, byteLength))
+    }
+  }
+  return prints
+}
+
+/** The report of the same job when an earlier run had finished it and only the final name is missing. */
+async function finishedReport(
+  job: QuantizeJob,
+  print: string,
+): Promise<QuantizeReport | undefined> {
+  const { folder } = job
+  if (!(await folder.list()).includes(REPORT)) return undefined
+  const { fingerprint: found, ...report } = await readJson(folder, REPORT)
+  if (found === print) return report as unknown as QuantizeReport
+  if (!job.restart) throw otherJob(folder)
+  await folder.remove(REPORT)
+  return undefined
+}
+
+async function openJournal(job: QuantizeJob, print: string): Promise<Journal> {
   const fresh: Journal = { fingerprint: print, parts: {} }
   const found = job.restart ? undefined : await readJournal(job.folder)
   if (!found) return fresh
   if (found.fingerprint === print) return found
-  throw new LowbitError(
-    'other-job',
-    `${job.folder.location} holds the unfinished work of a job with other options; finish it with its own, or pass --overwrite to start anew`,
-    { file: job.folder.location, option: 'overwrite' },
-  )
+  throw otherJob(job.folder)
 }
+
+const otherJob = ({ location }: Folder): LowbitError =>
+  new LowbitError(
+    'other-job',
+    `${location} holds the unfinished work of a job with other options; finish it with its own, or pass --overwrite to start anew`,
+    { file: location, option: 'overwrite' },
+  )
 
 function lastWithStatistics({ config }: Opened, quantizers: Assignment): number {
   for (let layer = config.layers - 1; layer >= 0; layer--) {
@@ -242,7 +298,7 @@ async function embedWindows(
 
 /** Brings the residual stream past a block that an earlier run quantized. */
 async function replayBlock(
-  { folder, format }: QuantizeJob,
+  { folder, format, signal }: QuantizeJob,
   opened: Opened,
   context: BlockContext,
   layer: number,
@@ -254,7 +310,11 @@ async function replayBlock(
   const part = await openPart(folder, blockPart(layer), config)
   const block = await loadBlock({ ...opened, checkpoint: part }, layer)
   await part.close()
-  for (const x of streams) runBlock(context, block, x, attendWithin(context))
+  for (const x of streams) {
+    runBlock(context, block, x, attendWithin(context))
+    await breathe()
+    signal?.throwIfAborted()
+  }
   unloadBlock(kernels, block)
 }
 

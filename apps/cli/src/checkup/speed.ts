@@ -1,0 +1,86 @@
+/** How fast this machine is, in the two figures that decide: arithmetic and memory. */
+
+import type { Kernels } from '@lowbit/core'
+import { seededRandom } from '@lowbit/core'
+import { QUANTIZERS } from '../plugins.ts'
+
+export interface Speed {
+  /** Dense f32 products, all threads. */
+  readonly gflops: number
+  /** Products of one vector with an int4 matrix: what generating text is made of. */
+  readonly int4Gflops: number
+  /** Bytes copied, read and written counted once each. */
+  readonly memoryBytesPerSecond: number
+}
+
+export async function measureSpeed(kernels: Kernels): Promise<Speed> {
+  return {
+    gflops: await denseSpeed(kernels, 512),
+    int4Gflops: await vectorSpeed(kernels, 2048),
+    memoryBytesPerSecond: memorySpeed(),
+  }
+}
+
+const MEASURED_MS = 400
+
+/** Calls per second, after a warm-up. */
+async function rate(call: () => void, settle: () => Promise<unknown>): Promise<number> {
+  call()
+  await settle()
+  const started = performance.now()
+  let calls = 0
+  while (performance.now() - started < MEASURED_MS) {
+    call()
+    calls++
+  }
+  await settle()
+  return calls / ((performance.now() - started) / 1000)
+}
+
+async function denseSpeed(kernels: Kernels, size: number): Promise<number> {
+  const random = seededRandom(3)
+  const values = Float32Array.from({ length: size * size }, () => random() - 0.5)
+  const a = kernels.upload(values, size, size)
+  const b = kernels.upload(values, size, size)
+  const out = kernels.tensor(size, size)
+  const perSecond = await rate(
+    () => kernels.multiply(out, a, b),
+    () => kernels.read(kernels.rows(out, 0, 1)),
+  )
+  kernels.free(a, b, out)
+  return (perSecond * 2 * size ** 3) / 1e9
+}
+
+async function vectorSpeed(kernels: Kernels, size: number): Promise<number> {
+  const plugin = QUANTIZERS.find(({ name }) => name === 'rtn') ?? QUANTIZERS[0]
+  const random = seededRandom(4)
+  const values = Float32Array.from({ length: size * size }, () => random() - 0.5)
+  const dense = kernels.upload(values, size, size)
+  const quantizer = plugin({ bits: 4 } as never)
+  const matrix = await quantizer.quantize({ name: 'sample', weight: dense, kernels, seed: 0 })
+  kernels.free(dense)
+  const weight = kernels.load(matrix, { activations: 'int8' })
+  const x = kernels.upload(values.subarray(0, size), 1, size)
+  const out = kernels.tensor(1, size)
+  const perSecond = await rate(
+    () => kernels.matmul(out, x, weight),
+    () => kernels.read(out),
+  )
+  kernels.free(x, out)
+  kernels.unload(weight)
+  return (perSecond * 2 * size ** 2) / 1e9
+}
+
+function memorySpeed(): number {
+  // Larger than the caches of most machines.
+  const from = new Float64Array(16 * 2 ** 20).fill(1)
+  const to = new Float64Array(from.length)
+  to.set(from)
+  const started = performance.now()
+  let copies = 0
+  while (performance.now() - started < MEASURED_MS) {
+    to.set(from)
+    copies++
+  }
+  return (copies * 2 * from.byteLength) / ((performance.now() - started) / 1000)
+}

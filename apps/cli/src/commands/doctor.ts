@@ -1,0 +1,96 @@
+/** lowbit doctor */
+
+import os from 'node:os'
+import type { Command } from 'commander'
+import { wasmFeatures } from '../checkup/features.ts'
+import { type Check, checkDemo, checkMatrices } from '../checkup/results.ts'
+import { measureSpeed } from '../checkup/speed.ts'
+import { addDeviceFlags, type DeviceFlags } from '../flags/device.ts'
+import type { Action } from '../program.ts'
+import type { Session } from '../session.ts'
+import { paint } from '../terminal/style.ts'
+import { facts } from '../terminal/table.ts'
+import { bytes } from '../terminal/units.ts'
+
+export function define(command: Command, run: (action: Action) => Promise<void>): void {
+  addDeviceFlags(command)
+  command.action((flags: DeviceFlags) => run((session) => examine(flags, session)))
+}
+
+async function examine(flags: DeviceFlags, session: Session): Promise<void> {
+  const features = wasmFeatures()
+  const checks: Check[] = [
+    { name: 'WebAssembly SIMD', ok: features.simd, detail: yes(features.simd) },
+  ]
+  const machine = {
+    node: process.versions.node,
+    system: `${os.type()} ${os.release()}, ${os.arch()}`,
+    processor: os.cpus()[0]?.model ?? 'unknown',
+    cores: os.availableParallelism(),
+    memoryBytes: os.totalmem(),
+    freeMemoryBytes: os.freemem(),
+  }
+  const strict = await session.kernels(flags, true)
+  const relaxed = await session.kernels(flags, false)
+  const progress = session.progress('checking')
+  try {
+    for (const kernels of [strict, relaxed]) {
+      progress.update(kernels === strict ? 0.1 : 0.4, kernels.variant)
+      const found = [
+        ...(await attempt('products', () => checkMatrices(kernels))),
+        ...(await attempt("the demo's logits", async () => [await checkDemo(kernels, session)])),
+      ]
+      checks.push(
+        ...found.map((check) => ({ ...check, name: `${kernels.variant}: ${check.name}` })),
+      )
+      session.signal.throwIfAborted()
+    }
+    progress.update(0.7, 'measuring speed')
+  } finally {
+    progress.end()
+  }
+  const speed = await measureSpeed(relaxed)
+  const healthy = checks.every(({ ok }) => ok)
+  session.result({
+    healthy,
+    ...machine,
+    features,
+    kernels: { strict: strict.variant, fast: relaxed.variant },
+    speed,
+    checks,
+  })
+  session.print(
+    facts([
+      ['Node', machine.node],
+      ['system', machine.system],
+      ['processor', `${machine.processor}, ${machine.cores} cores`],
+      ['memory', `${bytes(machine.memoryBytes)}, ${bytes(machine.freeMemoryBytes)} free`],
+      ['relaxed SIMD', yes(features.relaxedSimd)],
+      ['threads', features.sharedMemory ? 'yes' : 'no: everything runs on one thread'],
+      ['kernels', `${relaxed.name}: ${relaxed.variant}; ${strict.variant} for quantizing`],
+      ['dense products', `${speed.gflops.toFixed(1)} GFLOP/s`],
+      ['int4 × vector', `${speed.int4Gflops.toFixed(1)} GFLOP/s`],
+      ['memory speed', `${bytes(speed.memoryBytesPerSecond)}/s`],
+    ]),
+  )
+  session.print('\n')
+  for (const { name, ok, detail } of checks) {
+    const sign = ok ? paint('green', '✓') : paint('red', '✗')
+    session.print(`  ${sign} ${name}: ${paint('dim', detail)}\n`)
+  }
+  session.print(
+    healthy ? '\n  everything is right\n' : `\n  ${paint('red', 'something is wrong')}\n`,
+  )
+  if (!healthy) process.exitCode = 1
+}
+
+const yes = (has: boolean): string => (has ? 'yes' : 'no')
+
+/** A check that throws has failed. */
+async function attempt(name: string, work: () => Promise<Check[]>): Promise<Check[]> {
+  try {
+    return await work()
+  } catch (error) {
+    return [{ name, ok: false, detail: error instanceof Error ? error.message : String(error) }]
+  }
+}

@@ -1,0 +1,125 @@
+/** lowbit generate */
+
+import { text as readStream } from 'node:stream/consumers'
+import { LowbitError } from '@lowbit/core'
+import { generate, loadTokenizer } from '@lowbit/model'
+import { type Command, Option } from 'commander'
+import { ACTIVATIONS, type Activations, addDeviceFlags, type DeviceFlags } from '../flags/device.ts'
+import { parseNumber, wholeNumber } from '../flags/values.ts'
+import { loadModel } from '../model-source/load-model.ts'
+import { openModel } from '../model-source/open-model.ts'
+import type { Action } from '../program.ts'
+import type { Session } from '../session.ts'
+import { streamText } from '../terminal/stream-text.ts'
+
+interface Flags extends DeviceFlags {
+  readonly prompt?: string
+  readonly maxTokens: number
+  readonly temperature: number
+  readonly topK: number
+  readonly topP: number
+  readonly seed: number
+  readonly chat?: boolean
+  readonly activations: Activations
+}
+
+export function define(command: Command, run: (action: Action) => Promise<void>): void {
+  command
+    .argument('<model>', 'a folder, a hub id (org/name), or demo')
+    .argument('[prompt]', 'what to continue; standard input when there is none')
+    .option('-p, --prompt <text>', 'the prompt, if you like it better as a flag')
+    .option('-n, --max-tokens <n>', 'new tokens at most', wholeNumber(1, 10_000_000), 128)
+    .option('--temperature <t>', '0 always takes the likeliest token', parseNumber({ least: 0 }), 0)
+    .option('--top-k <n>', 'sample among the n likeliest; 0 is all', wholeNumber(0), 0)
+    .option(
+      '--top-p <p>',
+      'sample among the likeliest of this total probability',
+      parseNumber({ least: 0, most: 1 }),
+      1,
+    )
+    .option('--seed <n>', 'seed of the sampling', wholeNumber(0, 2 ** 32 - 1), 0)
+    .option('--chat', "put the prompt into the model's chat template")
+    .addOption(
+      new Option(
+        '--activations <type>',
+        'what quantized matrices are multiplied with: int8 is faster, f32 exact',
+      )
+        .choices(ACTIVATIONS)
+        .default('int8'),
+    )
+  addDeviceFlags(command)
+  command.action((model: string, prompt: string | undefined, flags: Flags) =>
+    run((session) => continueText(model, prompt, flags, session)),
+  )
+}
+
+async function continueText(
+  name: string,
+  argument: string | undefined,
+  flags: Flags,
+  session: Session,
+): Promise<void> {
+  const prompt = await choosePrompt(argument, flags)
+  const model = await openModel(name, session)
+  const tokenizer = await loadTokenizer(model.checkpoint)
+  const asked = flags.chat ? tokenizer.applyTemplate([{ role: 'user', content: prompt }]) : prompt
+  const kernels = await session.kernels(flags, false)
+  const { decoder } = await loadModel(model, kernels, flags.activations, session)
+  const input = tokenizer.encode(asked)
+  const stream = streamText(tokenizer, input, (piece) => session.print(piece))
+  session.onStop('')
+  const done = await generate(decoder, input, {
+    maxTokens: flags.maxTokens,
+    temperature: flags.temperature,
+    topK: flags.topK,
+    topP: flags.topP,
+    seed: flags.seed,
+    stop: tokenizer.stop,
+    signal: session.signal,
+    onToken: stream.push,
+  })
+  const text = stream.end()
+  const { tokens, promptTokens, prefillSeconds, decodeSeconds, reason } = done
+  // The first token comes out of the prompt's pass.
+  const tokensPerSecond = tokens.length > 1 ? (tokens.length - 1) / decodeSeconds : null
+  const prefillTokensPerSecond = promptTokens / prefillSeconds
+  session.result({
+    model: name,
+    text,
+    tokens: tokens.length,
+    promptTokens,
+    tokensPerSecond,
+    prefillTokensPerSecond,
+    reason,
+  })
+  session.print('\n')
+  const speed = tokensPerSecond === null ? '' : ` at ${tokensPerSecond.toFixed(1)} tokens/s`
+  if (!session.json) {
+    session.note(
+      `${tokens.length} tokens${speed}, prompt of ${promptTokens} at ${prefillTokensPerSecond.toFixed(0)} tokens/s`,
+    )
+  }
+  if (reason === 'aborted') process.exitCode = 130
+}
+
+async function choosePrompt(argument: string | undefined, flags: Flags): Promise<string> {
+  if (argument !== undefined && flags.prompt !== undefined) {
+    throw new LowbitError(
+      'bad-option',
+      'the prompt was given twice: as an argument and as --prompt',
+      {
+        option: 'prompt',
+      },
+    )
+  }
+  const given = argument ?? flags.prompt
+  if (given !== undefined) return given
+  if (process.stdin.isTTY) {
+    throw new LowbitError(
+      'bad-option',
+      'there is no prompt: give it as an argument, with --prompt, or on standard input',
+      { option: 'prompt' },
+    )
+  }
+  return (await readStream(process.stdin)).replace(/\n$/, '')
+}

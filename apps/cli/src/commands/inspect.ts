@@ -1,0 +1,99 @@
+/** lowbit inspect */
+
+import { decoderConfig } from '@lowbit/model'
+import type { Command } from 'commander'
+import { inspectCheckpoint, type TensorReport } from '../inspection/inspect-checkpoint.ts'
+import { linearsOfBlocks } from '../model-source/load-model.ts'
+import { openModel, tensorBytes } from '../model-source/open-model.ts'
+import type { Action } from '../program.ts'
+import type { Session } from '../session.ts'
+import { type Column, facts, table } from '../terminal/table.ts'
+import { bytes, count, percent } from '../terminal/units.ts'
+
+interface Flags {
+  readonly all?: boolean
+}
+
+export function define(command: Command, run: (action: Action) => Promise<void>): void {
+  command
+    .argument('<model>', 'a folder, a hub id (org/name), or demo')
+    .option('--all', 'a row for every tensor, not one for tensors that are alike')
+    .option('--json', 'print one JSON object on standard output and nothing else')
+    .action((model: string, flags: Flags) => run((session) => inspect(model, flags, session)))
+}
+
+async function inspect(name: string, flags: Flags, session: Session): Promise<void> {
+  const model = await openModel(name, session)
+  const { checkpoint } = model
+  const config = decoderConfig(checkpoint.config)
+  const progress = session.progress('reading')
+  const found = await inspectCheckpoint(
+    checkpoint,
+    new Set(linearsOfBlocks(checkpoint)),
+    (done, total, module) => progress.update(done / total, module),
+    session.signal,
+  ).finally(progress.end)
+  const total = await tensorBytes(model)
+  await checkpoint.close()
+  session.result({
+    model: name,
+    format: checkpoint.format,
+    architecture: config.architecture.name,
+    layers: config.layers,
+    context: config.context,
+    vocabulary: config.vocabulary,
+    parameters: found.parameters,
+    bitsPerWeight: found.bitsPerWeight,
+    bitsPerParameter: found.bitsPerParameter,
+    bytes: total,
+    parts: found.parts,
+    tensors: found.tensors,
+  })
+  const { hidden, intermediate, heads, keyValueHeads } = config
+  session.print(
+    facts([
+      ['format', checkpoint.format],
+      ['architecture', `${config.architecture.name}, ${config.layers} layers of ${hidden}`],
+      ['attention', `${heads} heads, ${keyValueHeads} for keys and values; MLP of ${intermediate}`],
+      ['context', `${config.context} tokens, vocabulary of ${config.vocabulary}`],
+      ['parameters', count(found.parameters)],
+      ['bits per weight', `${found.bitsPerWeight.toFixed(4)} (linears of the blocks)`],
+      ['bits per parameter', `${found.bitsPerParameter.toFixed(4)} (everything)`],
+      ['size', bytes(total)],
+    ]),
+  )
+  const sum = Object.values(found.parts).reduce((all, part) => all + part, 0)
+  session.print(
+    `\n${table(
+      ['part', right('size'), right('share')],
+      Object.entries(found.parts).map(([part, size]) => [part, bytes(size), percent(size / sum)]),
+    )}`,
+  )
+  session.print(`\n${tensorTable(found.tensors, flags.all === true)}`)
+}
+
+const right = (title: string): Column => ({ title, align: 'right' })
+
+/** Tensors that differ in the block's number alone share a row. */
+function tensorTable(tensors: readonly TensorReport[], all: boolean): string {
+  const rows = new Map<string, { report: TensorReport; name: string; times: number }>()
+  for (const report of tensors) {
+    const name = all ? report.module : report.module.replace(/\.\d+\./, '.*.')
+    const { shape, description, bits } = report
+    const key = all ? name : [name, shape.join('×'), description, bits.toFixed(4)].join(' ')
+    const row = rows.get(key)
+    if (row) row.times++
+    else rows.set(key, { report, name, times: 1 })
+  }
+  return table(
+    ['tensor', right('times'), right('shape'), 'stored as', right('bits'), right('size')],
+    [...rows.values()].map(({ report, name, times }) => [
+      name,
+      times > 1 ? `${times} ×` : '',
+      report.shape.join(' × '),
+      report.description,
+      report.bits.toFixed(3),
+      bytes(report.bytes * times),
+    ]),
+  )
+}

@@ -1,0 +1,25 @@
+/** The one place that names concrete plugins. A new method, format or device is a line here. */
+
+import type { Kernels, QuantizerPlugin } from '@lowbit/core'
+import { cpu } from '@lowbit/kernels-cpu'
+import { gptq } from '@lowbit/quantizer-gptq'
+import { rtn } from '@lowbit/quantizer-rtn'
+
+export { FORMATS } from '@lowbit/formats'
+
+export const QUANTIZERS: readonly QuantizerPlugin[] = [gptq, rtn] as unknown as QuantizerPlugin[]
+
+/** What `quantize` does when no method is named: the best known. */
+export const DEFAULT_METHOD = 'gptq'
+
+export interface KernelsRequest {
+  readonly threads?: number
+  /** The same bits on every machine. */
+  readonly strict: boolean
+}
+
+export const DEVICES: Readonly<Record<string, (request: KernelsRequest) => Promise<Kernels>>> = {
+  cpu,
+}
+
+export const DEFAULT_DEVICE = 'cpu'

@@ -1,0 +1,77 @@
+/** What every command gets: where its words go, its devices, and the signal that stops it. */
+
+import type { Kernels, Tensor } from '@lowbit/core'
+import type { DeviceFlags } from './flags/device.ts'
+import { createProgress, type Progress, silent } from './terminal/progress.ts'
+import { paint } from './terminal/style.ts'
+
+export interface Session {
+  readonly json: boolean
+  /** Aborted by Ctrl-C. */
+  readonly signal: AbortSignal
+  /** For people, on standard output; nothing with `--json`. */
+  print(text: string): void
+  /** A remark on standard error. */
+  note(text: string): void
+  warn(text: string): void
+  progress(label: string): Progress
+  /** The one JSON object; nothing without `--json`. */
+  result(value: object): void
+  /** Kernels that live as long as the session. */
+  kernels(flags: DeviceFlags, strict: boolean): Promise<Kernels>
+  /** What Ctrl-C says. */
+  onStop(text: string): void
+  close(): void
+}
+
+export function createSession(json: boolean): Session {
+  const controller = new AbortController()
+  const held: Kernels[] = []
+  let stopText = 'stopped'
+  const stop = (): void => {
+    if (controller.signal.aborted) process.exit(130)
+    controller.abort()
+    process.stderr.write(`${process.stderr.isTTY ? '\r\u001b[2K' : ''}${stopText}\n`)
+  }
+  process.on('SIGINT', stop)
+  process.on('SIGTERM', stop)
+  const say = (text: string): void => {
+    process.stderr.write(`${text}\n`)
+  }
+  return {
+    json,
+    signal: controller.signal,
+    print(text) {
+      if (!json) process.stdout.write(text)
+    },
+    note: (text) => say(paint('dim', text, process.stderr)),
+    warn: (text) => say(`${paint('yellow', 'warning:', process.stderr)} ${text}`),
+    progress: (label) => (json && !process.stderr.isTTY ? silent : createProgress(label)),
+    result(value) {
+      if (json) process.stdout.write(`${JSON.stringify(value, null, 2)}\n`)
+    },
+    async kernels({ device, threads }, strict) {
+      const { DEVICES } = await import('./plugins.ts')
+      const kernels = await DEVICES[device]({ threads, strict })
+      // TEMP-COPY
+      const k = kernels as unknown as Record<string, unknown>
+      if (!k.copy)
+        k.copy = (o: Tensor, x: Tensor) =>
+          kernels.permuteColumns(
+            o,
+            x,
+            Uint32Array.from({ length: x.columns }, (_, i) => i),
+          )
+      held.push(kernels)
+      return kernels
+    },
+    onStop(text) {
+      stopText = text
+    },
+    close() {
+      process.off('SIGINT', stop)
+      process.off('SIGTERM', stop)
+      for (const kernels of held.splice(0)) kernels.dispose()
+    },
+  }
+}

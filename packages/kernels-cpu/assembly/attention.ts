@@ -1,0 +1,224 @@
+/**
+ * Causal attention with grouped heads. A task is a head and a block of query rows. For a single row
+ * scores and sum are plain passes over the keys and values; for blocks of 48 rows they are products
+ * of packed panels. Scores live in scratch: [rows of the block][keys], never for all rows or heads.
+ */
+
+import { packPanel } from './pack'
+import { fma, sum } from './simd'
+import { exponentials } from './softmax'
+import { take, thread } from './threads'
+import { edgeTile, HIGH } from './tile'
+
+const ROWS = 48
+const KEYS = 64
+
+/**
+ * q and out [rows][heads·size], k and v [keys][keyHeads·size]. `scratch`: for each thread 48 rows of
+ * `width` scores, width ≥ start + rows + 8 rounded up to 8 (bytes: room), then the packed panels.
+ */
+export function attention(
+  out: usize,
+  q: usize,
+  k: usize,
+  v: usize,
+  rows: i32,
+  heads: i32,
+  keyHeads: i32,
+  size: i32,
+  scale: f32,
+  start: i32,
+  width: i32,
+  block: i32,
+  scratch: usize,
+  room: usize,
+): void {
+  const scores = scratch + thread * room
+  const blocks = (rows + block - 1) / block
+  const tasks = blocks * heads
+  const stride = <usize>(heads * size) << 2
+  const keyStride = <usize>(keyHeads * size) << 2
+  for (let task = take(); task < tasks; task = take()) {
+    // The longest rows come first, so that no thread is left with one at the end.
+    const first = (blocks - 1 - task / heads) * block
+    const head = task % heads
+    const key = head / (heads / keyHeads)
+    const at = <usize>first * stride + (<usize>(head * size) << 2)
+    const shift = <usize>(key * size) << 2
+    const count = min(block, rows - first)
+    if (block == 1) one(out + at, q + at, k + shift, v + shift, keyStride, size, scale, start + first + 1, scores)
+    else {
+      some(out + at, q + at, stride, k + shift, v + shift, keyStride, size, scale, count, start + first, scores, width)
+    }
+  }
+}
+
+function one(
+  out: usize,
+  q: usize,
+  k: usize,
+  v: usize,
+  stride: usize,
+  size: i32,
+  scale: f32,
+  keys: i32,
+  scores: usize,
+): void {
+  const whole = size & ~3
+  for (let i = 0; i < keys; i++) {
+    const p = k + <usize>i * stride
+    let a = f32x4.splat(0)
+    let b = a
+    let j = 0
+    for (; j + 8 <= size; j += 8) {
+      const at = <usize>j << 2
+      a = fma(v128.load(q + at), v128.load(p + at), a)
+      b = fma(v128.load(q + at, 16), v128.load(p + at, 16), b)
+    }
+    if (j < whole) {
+      a = fma(v128.load(q + (<usize>j << 2)), v128.load(p + (<usize>j << 2)), a)
+      j += 4
+    }
+    let total = sum(f32x4.add(a, b))
+    for (; j < size; j++) total += load<f32>(q + (<usize>j << 2)) * load<f32>(p + (<usize>j << 2))
+    store<f32>(scores + (<usize>i << 2), total)
+  }
+  const factor = exponentials(scores, keys, scale)
+  const f = f32x4.splat(factor)
+  let j = 0
+  for (; j + 16 <= size; j += 16) {
+    let a = f32x4.splat(0)
+    let b = a
+    let c = a
+    let d = a
+    let p = v + (<usize>j << 2)
+    for (let i = 0; i < keys; i++, p += stride) {
+      const s = v128.load32_splat(scores + (<usize>i << 2))
+      a = fma(s, v128.load(p), a)
+      b = fma(s, v128.load(p, 16), b)
+      c = fma(s, v128.load(p, 32), c)
+      d = fma(s, v128.load(p, 48), d)
+    }
+    const to = out + (<usize>j << 2)
+    v128.store(to, f32x4.mul(a, f))
+    v128.store(to, f32x4.mul(b, f), 16)
+    v128.store(to, f32x4.mul(c, f), 32)
+    v128.store(to, f32x4.mul(d, f), 48)
+  }
+  for (; j < size; j++) {
+    let total: f32 = 0
+    for (let i = 0; i < keys; i++) {
+      total += load<f32>(scores + (<usize>i << 2)) * load<f32>(v + <usize>i * stride + (<usize>j << 2))
+    }
+    store<f32>(out + (<usize>j << 2), total * factor)
+  }
+}
+
+/** `before`: keys that stand before the block's first row. */
+function some(
+  out: usize,
+  q: usize,
+  stride: usize,
+  k: usize,
+  v: usize,
+  keyStride: usize,
+  size: i32,
+  scale: f32,
+  rows: i32,
+  before: i32,
+  scores: usize,
+  width: i32,
+): void {
+  const packed = scores + <usize>(ROWS * width) * 4
+  const depth = max(size, KEYS)
+  const panel = packed + <usize>(ROWS * depth) * 4
+  const spare = panel + <usize>(KEYS * depth) * 4 + 64
+  const line = <usize>width << 2
+  const keys = before + rows
+  for (let r = 0; r < rows; r += HIGH) {
+    packPanel(packed + <usize>(r * size) * 4, q + <usize>r * stride, stride, rows - r, size, 1)
+  }
+  // S = Q·Kᵀ, 64 keys at a time; panels wholly above the diagonal are left out.
+  for (let n = 0; n < keys; n += KEYS) {
+    const last = min(n + KEYS, keys)
+    for (let m = n; m < last; m += 8) {
+      keysPanel(panel + <usize>((m - n) * size) * 4, k + <usize>m * keyStride, keyStride, last - m, size)
+    }
+    for (let r = 0; r < rows; r += HIGH) {
+      const a = packed + <usize>(r * size) * 4
+      const end = min(last, before + min(r + HIGH, rows))
+      for (let m = n; m < end; m += 8) {
+        const b = panel + <usize>((m - n) * size) * 4
+        edgeTile(a, b, size, scores + <usize>r * line + (<usize>m << 2), line, 0, rows - r, 8, spare)
+      }
+    }
+  }
+  for (let r = 0; r < rows; r++) {
+    const p = scores + <usize>r * line
+    const seen = before + r + 1
+    const factor = exponentials(p, seen, scale)
+    for (let i = 0; i < seen; i++) {
+      const at = p + (<usize>i << 2)
+      store<f32>(at, load<f32>(at) * factor)
+    }
+    memory.fill(p + (<usize>seen << 2), 0, <usize>(width - seen) << 2)
+  }
+  // out = P·V, 64 keys at a time.
+  for (let n = 0; n < keys; n += KEYS) {
+    const depth = min(KEYS, keys - n)
+    for (let r = 0; r < rows; r += HIGH) {
+      const p = scores + <usize>r * line + (<usize>n << 2)
+      packPanel(packed + <usize>(r * depth) * 4, p, line, rows - r, depth, 1)
+    }
+    for (let m = 0; m < size; m += 8) {
+      let to = panel
+      let from = v + <usize>n * keyStride + (<usize>m << 2)
+      for (let i = 0; i < depth; i++, from += keyStride, to += 32) {
+        v128.store(to, v128.load(from))
+        v128.store(to, v128.load(from, 16), 16)
+      }
+      for (let r = 0; r < rows; r += HIGH) {
+        // Rows that end before these keys have nothing but zeros here.
+        if (before + min(r + HIGH, rows) <= n) continue
+        const at = out + <usize>r * stride + (<usize>m << 2)
+        edgeTile(packed + <usize>(r * depth) * 4, panel, depth, at, stride, n > 0 ? 1 : 0, rows - r, size - m, spare)
+      }
+    }
+  }
+}
+
+/** Eight keys side by side: [size][8]; keys past the last are whatever was there, and masked later. */
+function keysPanel(panel: usize, k: usize, stride: usize, count: i32, size: i32): void {
+  for (let half = 0; half < 2; half++) {
+    const left = count - (half << 2)
+    if (left <= 0) return
+    const p0 = k + <usize>(half << 2) * stride
+    const p1 = left > 1 ? p0 + stride : p0
+    const p2 = left > 2 ? p1 + stride : p1
+    const p3 = left > 3 ? p2 + stride : p2
+    let out = panel + <usize>(half << 4)
+    let i = 0
+    for (; i + 4 <= size; i += 4, out += 128) {
+      const at = <usize>i << 2
+      const r0 = v128.load(p0 + at)
+      const r1 = v128.load(p1 + at)
+      const r2 = v128.load(p2 + at)
+      const r3 = v128.load(p3 + at)
+      const a = v128.shuffle<f32>(r0, r1, 0, 4, 1, 5)
+      const b = v128.shuffle<f32>(r2, r3, 0, 4, 1, 5)
+      const c = v128.shuffle<f32>(r0, r1, 2, 6, 3, 7)
+      const d = v128.shuffle<f32>(r2, r3, 2, 6, 3, 7)
+      v128.store(out, v128.shuffle<i64>(a, b, 0, 2))
+      v128.store(out, v128.shuffle<i64>(a, b, 1, 3), 32)
+      v128.store(out, v128.shuffle<i64>(c, d, 0, 2), 64)
+      v128.store(out, v128.shuffle<i64>(c, d, 1, 3), 96)
+    }
+    for (; i < size; i++, out += 32) {
+      const at = <usize>i << 2
+      store<f32>(out, load<f32>(p0 + at))
+      store<f32>(out, load<f32>(p1 + at), 4)
+      store<f32>(out, load<f32>(p2 + at), 8)
+      store<f32>(out, load<f32>(p3 + at), 12)
+    }
+  }
+}

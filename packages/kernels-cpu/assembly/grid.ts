@@ -1,0 +1,131 @@
+/**
+ * Rounding to a grid of scalars, described in memory by nine fields (the host's src/quantize/grid.ts
+ * writes the same):
+ *
+ *   0 kind   4 lowest f32   8 step f32   12 levels   16 thresholds   20 values   24 codes
+ *   28 ranks   32 largest magnitude f32
+ *
+ * Tables are kept sorted: the rank of v is how many thresholds it exceeds, values[rank] (f32) is its
+ * nearest entry and codes[rank] (u8) that entry's code. Ties are settled by where the thresholds are.
+ */
+
+/** Codes are nearest(v) − lowest: whole numbers, so that ties go to the even multiple of the scale. */
+const WHOLE = 0
+/** Codes are nearest((v − lowest) / step). */
+const STEPPED = 1
+const TABLE = 2
+
+// @ts-ignore: decorator
+@inline
+export function lowestOf(grid: usize): f32 {
+  return load<f32>(grid, 4)
+}
+
+// @ts-ignore: decorator
+@inline
+export function stepOf(grid: usize): f32 {
+  return load<f32>(grid, 8)
+}
+
+// @ts-ignore: decorator
+@inline
+export function levelsOf(grid: usize): i32 {
+  return load<i32>(grid, 12)
+}
+
+// @ts-ignore: decorator
+@inline
+export function largestOf(grid: usize): f32 {
+  return load<f32>(grid, 32)
+}
+
+// @ts-ignore: decorator
+@inline
+export function isTable(grid: usize): bool {
+  return load<i32>(grid) == TABLE
+}
+
+/** How many of the sorted thresholds each lane exceeds. */
+function ranks(grid: usize, v: v128): v128 {
+  const thresholds = load<usize>(grid, 16)
+  const count = load<i32>(grid, 28) - 1
+  let rank = i32x4.splat(0)
+  if (count <= 16) {
+    for (let i = 0; i < count; i++) {
+      const over = f32x4.gt(v, v128.load32_splat(thresholds + (<usize>i << 2)))
+      rank = i32x4.sub(rank, over)
+    }
+    return rank
+  }
+  rank = i32x4.replace_lane(rank, 0, search(thresholds, count, f32x4.extract_lane(v, 0)))
+  rank = i32x4.replace_lane(rank, 1, search(thresholds, count, f32x4.extract_lane(v, 1)))
+  rank = i32x4.replace_lane(rank, 2, search(thresholds, count, f32x4.extract_lane(v, 2)))
+  return i32x4.replace_lane(rank, 3, search(thresholds, count, f32x4.extract_lane(v, 3)))
+}
+
+function search(thresholds: usize, count: i32, v: f32): i32 {
+  let low = 0
+  while (count > 0) {
+    const half = count >> 1
+    if (v > load<f32>(thresholds + (<usize>(low + half) << 2))) {
+      low += half + 1
+      count -= half + 1
+    } else count = half
+  }
+  return low
+}
+
+/**
+ * Where on the grid weights w with scale s and zero z fall: a code (integer grids, as floats in
+ * range) or a rank (tables, as integers).
+ */
+// @ts-ignore: decorator
+@inline
+export function place(grid: usize, w: v128, s: v128, z: v128): v128 {
+  const v = f32x4.div(w, s)
+  const kind = load<i32>(grid)
+  if (kind == TABLE) return ranks(grid, f32x4.add(v, z))
+  const lowest = f32x4.splat(lowestOf(grid))
+  const top = f32x4.splat(<f32>(levelsOf(grid) - 1))
+  let c: v128
+  if (kind == WHOLE) c = f32x4.add(f32x4.nearest(v), f32x4.sub(z, lowest))
+  else {
+    const t = f32x4.sub(f32x4.add(v, z), lowest)
+    c = f32x4.nearest(f32x4.div(t, f32x4.splat(stepOf(grid))))
+  }
+  return f32x4.min(f32x4.max(c, f32x4.splat(0)), top)
+}
+
+/** The weights that stand at `at`: s · (grid value − z). */
+// @ts-ignore: decorator
+@inline
+export function valuesAt(grid: usize, at: v128, s: v128, z: v128): v128 {
+  if (isTable(grid)) {
+    const values = load<usize>(grid, 20)
+    let v = v128.load32_splat(values + (<usize>i32x4.extract_lane(at, 0) << 2))
+    v = v128.load32_lane(values + (<usize>i32x4.extract_lane(at, 1) << 2), v, 1)
+    v = v128.load32_lane(values + (<usize>i32x4.extract_lane(at, 2) << 2), v, 2)
+    v = v128.load32_lane(values + (<usize>i32x4.extract_lane(at, 3) << 2), v, 3)
+    return f32x4.mul(s, f32x4.sub(v, z))
+  }
+  const value = f32x4.add(f32x4.splat(lowestOf(grid)), f32x4.mul(at, f32x4.splat(stepOf(grid))))
+  return f32x4.mul(s, f32x4.sub(value, z))
+}
+
+/** Their codes as four bytes. */
+// @ts-ignore: decorator
+@inline
+export function codesAt(grid: usize, at: v128): u32 {
+  if (isTable(grid)) {
+    const codes = load<usize>(grid, 24)
+    return (
+      <u32>load<u8>(codes + <usize>i32x4.extract_lane(at, 0)) |
+      (<u32>load<u8>(codes + <usize>i32x4.extract_lane(at, 1)) << 8) |
+      (<u32>load<u8>(codes + <usize>i32x4.extract_lane(at, 2)) << 16) |
+      (<u32>load<u8>(codes + <usize>i32x4.extract_lane(at, 3)) << 24)
+    )
+  }
+  const c = i32x4.trunc_sat_f32x4_u(at)
+  const narrow = i16x8.narrow_i32x4_u(c, c)
+  return <u32>i32x4.extract_lane(i8x16.narrow_i16x8_u(narrow, narrow), 0)
+}

@@ -1,0 +1,23 @@
+export { setThread } from './threads'
+export { packRows, packColumns, arrange } from './pack'
+export { gemm, mirror } from './gemm'
+export { gemv, groupSums } from './gemv'
+export { gather, stripe } from './rows'
+export { fit, round } from './fit'
+export { feedback } from './feedback'
+export {
+  reverse,
+  factorBlock,
+  transposeBlock,
+  antiTranspose,
+  diagonal,
+  permuteColumns,
+  difference,
+  rowProducts,
+} from './cholesky'
+export { rmsNorm, layerNorm, add, rope, activate } from './norm'
+export { softmax, entropyParts, divergenceParts } from './softmax'
+export { attention } from './attention'
+export { quantizeRows } from './activations'
+export { dots } from './dots'
+export { panelRows } from './tile'

@@ -1,0 +1,89 @@
+/**
+ * The right-hand side of a multiplication, described in memory by ten i32 fields (the host's
+ * src/weights/source.ts writes the same). Weights are kept in strips: 8 rows (outputs) side by side
+ * for all k, so that rows are vector lanes and x is what gets splatted.
+ *
+ *   f32, f16, bf16  [strip][k][8]
+ *   codes           [strip][k / 4][…16 bytes…], see codes.ts
+ *   ROWS            a plain tensor b[n][k]
+ *   COLUMNS         a plain tensor b[k][n]
+ *
+ * Codes have blocks of `group` columns; a weight is scale · value + offset, with 8 scales and
+ * offsets for each strip and group: [strip][group][8].
+ */
+
+export const F32 = 0
+export const F16 = 1
+export const BF16 = 2
+export const ROWS = 3
+export const COLUMNS = 4
+export const INTEGER2 = 5
+export const INTEGER4 = 6
+export const INTEGER8 = 7
+export const TABLE2 = 8
+export const TABLE4 = 9
+export const TABLE8 = 10
+
+// @ts-ignore: decorator
+@inline
+export function kindOf(source: usize): i32 {
+  return load<i32>(source)
+}
+
+// @ts-ignore: decorator
+@inline
+export function dataOf(source: usize): usize {
+  return load<usize>(source, 4)
+}
+
+/** Bytes from strip to strip, or from row to row of a plain tensor. */
+// @ts-ignore: decorator
+@inline
+export function strideOf(source: usize): usize {
+  return load<usize>(source, 8)
+}
+
+/** Outputs. */
+// @ts-ignore: decorator
+@inline
+export function rowsOf(source: usize): i32 {
+  return load<i32>(source, 12)
+}
+
+/** Inputs, with each group padded to whole steps. */
+// @ts-ignore: decorator
+@inline
+export function depthOf(source: usize): i32 {
+  return load<i32>(source, 16)
+}
+
+// @ts-ignore: decorator
+@inline
+export function groupOf(source: usize): i32 {
+  return load<i32>(source, 20)
+}
+
+// @ts-ignore: decorator
+@inline
+export function groupsOf(source: usize): i32 {
+  return load<i32>(source, 24)
+}
+
+// @ts-ignore: decorator
+@inline
+export function scalesOf(source: usize): usize {
+  return load<usize>(source, 28)
+}
+
+/** 0 where there are none. */
+// @ts-ignore: decorator
+@inline
+export function offsetsOf(source: usize): usize {
+  return load<usize>(source, 32)
+}
+
+// @ts-ignore: decorator
+@inline
+export function tableOf(source: usize): usize {
+  return load<usize>(source, 36)
+}

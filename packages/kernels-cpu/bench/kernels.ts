@@ -1,0 +1,188 @@
+/**
+ * Speed of the kernels: `node bench/kernels.ts [--threads 1] [--strict] [name…]`. GFLOP/s count two
+ * operations for each weight and row, whatever is really done; the best of several runs.
+ */
+
+import { parseArgs } from 'node:util'
+import {
+  normalFloatGrid,
+  packCodes,
+  type QuantizedMatrix,
+  type ScalarGrid,
+  signedGrid,
+  unsignedGrid,
+} from '@lowbit/core'
+import { type CpuKernels, cpu } from '../src/index.ts'
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { threads: { type: 'string' }, strict: { type: 'boolean' } },
+})
+
+const SECONDS = 0.4
+
+/** The best of the runs that fit into some time, in milliseconds. */
+async function best(run: () => void | Promise<unknown>): Promise<number> {
+  await run()
+  let least = Number.POSITIVE_INFINITY
+  const end = performance.now() + SECONDS * 1000
+  for (let i = 0; i < 3 || performance.now() < end; i++) {
+    const start = performance.now()
+    await run()
+    least = Math.min(least, performance.now() - start)
+  }
+  return least
+}
+
+function random(count: number): Float32Array {
+  return Float32Array.from({ length: count }, () => Math.random() - 0.5)
+}
+
+const filled = (kernels: CpuKernels, rows: number, columns: number) =>
+  kernels.upload(random(rows * columns), rows, columns)
+
+function quantized(
+  grid: ScalarGrid,
+  bits: number,
+  n: number,
+  group: number,
+  zero: boolean,
+): QuantizedMatrix {
+  const blocks = { rows: 1, columns: group }
+  const count = (n * n) / group
+  return {
+    rows: n,
+    columns: n,
+    stages: [
+      {
+        codes: packCodes(
+          Uint8Array.from({ length: n * n }, () => Math.random() * 2 ** bits),
+          bits,
+        ),
+        vector: { length: 1, along: 'in' },
+        grid,
+        scale: { blocks, values: { type: 'f32', values: random(count) } },
+        ...(zero && {
+          zero: { blocks, values: { type: 'u4', values: new Float32Array(count).fill(7) } },
+        }),
+      },
+    ],
+  }
+}
+
+type Bench = (kernels: CpuKernels) => Promise<string>
+
+const gflops = (operations: number, ms: number) =>
+  `${ms.toFixed(2).padStart(9)} ms ${(operations / ms / 1e6).toFixed(1).padStart(7)} GFLOP/s`
+
+const benches: Record<string, Bench> = {}
+
+for (const n of [512, 1024, 2048]) {
+  benches[`GEMM f32 ${n}³`] = async (kernels) => {
+    const [a, b, out] = [filled(kernels, n, n), filled(kernels, n, n), kernels.tensor(n, n)]
+    const ms = await best(() => kernels.multiply(out, a, b))
+    kernels.free(a, b, out)
+    return gflops(2 * n ** 3, ms)
+  }
+}
+for (const n of [576, 1536]) {
+  benches[`Gram ${n}², 2048 tokens`] = async (kernels) => {
+    const [x, out] = [filled(kernels, 2048, n), kernels.tensor(n, n)]
+    const ms = await best(() => kernels.gram(out, x, 1))
+    kernels.free(x, out)
+    return gflops(2048 * n * n, ms)
+  }
+  benches[`factorInverse ${n}²`] = async (kernels) => {
+    const [x, h, out] = [filled(kernels, 2 * n, n), kernels.tensor(n, n), kernels.tensor(n, n)]
+    kernels.gram(h, x, 1)
+    const ms = await best(() => kernels.factorInverse(out, h, 1))
+    kernels.free(x, h, out)
+    return gflops((2 / 3) * n ** 3, ms)
+  }
+  benches[`feedback int4 g128 ${n}²`] = async (kernels) => {
+    const weight = filled(kernels, n, n)
+    const factor = kernels.tensor(n, n)
+    kernels.write(
+      factor,
+      random(n * n).map((v, i) => (i % (n + 1) === 0 ? 1 : i % n > i / n ? v / 50 : 0)),
+    )
+    const [scale, codes] = [kernels.tensor(n, Math.ceil(n / 128)), kernels.tensor(n, n, 'u8')]
+    const rounding = { grid: signedGrid(4), blockRows: 1, blockColumns: 128 }
+    kernels.fit(scale, undefined, weight, {
+      ...{ ...rounding, asymmetric: false, scaleType: 'f16', search: { candidates: 1, step: 0 } },
+    })
+    const ms = await best(() =>
+      kernels.feedback(codes, weight, factor, scale, undefined, { ...rounding, from: 0, to: n }),
+    )
+    kernels.free(weight, factor, scale, codes)
+    return gflops(n ** 3, ms)
+  }
+}
+benches['fit int4 g128, 40 candidates, 1536²'] = async (kernels) => {
+  const n = 1536
+  const [weight, scale] = [filled(kernels, n, n), kernels.tensor(n, 12)]
+  const ms = await best(() =>
+    kernels.fit(scale, undefined, weight, {
+      ...{ grid: signedGrid(4), blockRows: 1, blockColumns: 128, asymmetric: false },
+      ...{ scaleType: 'f16', search: { candidates: 40, step: 0.02 } },
+    }),
+  )
+  kernels.free(weight, scale)
+  return `${ms.toFixed(2).padStart(9)} ms`
+}
+
+const weights: Record<string, [ScalarGrid, number, boolean]> = {
+  int2: [unsignedGrid(2), 2, true],
+  int4: [signedGrid(4), 4, false],
+  uint4: [unsignedGrid(4), 4, true],
+  int8: [signedGrid(8), 8, false],
+  nf4: [normalFloatGrid(4), 4, false],
+}
+const N = 4096
+for (const [name, [grid, bits, zero]] of Object.entries(weights)) {
+  for (const activations of ['f32', 'int8'] as const) {
+    for (const rows of [1, 4, 512]) {
+      benches[`${name} g128 × ${activations}, 4096², ${rows} rows`] = async (kernels) => {
+        const weight = kernels.load(quantized(grid, bits, N, 128, zero), { activations })
+        const [x, out] = [filled(kernels, rows, N), kernels.tensor(rows, N)]
+        const ms = await best(() => kernels.matmul(out, x, weight))
+        kernels.unload(weight)
+        kernels.free(x, out)
+        return `${gflops(2 * rows * N * N, ms)}   ${weight.variant}`
+      }
+    }
+  }
+}
+for (const type of ['f32', 'f16'] as const) {
+  benches[`dense ${type}, 4096², 1 row`] = async (kernels) => {
+    const data = type === 'f32' ? random(N * N) : new Uint16Array(N * N).fill(0x3800)
+    const weight = kernels.load({ rows: N, columns: N, type, values: data })
+    const [x, out] = [filled(kernels, 1, N), kernels.tensor(1, N)]
+    const ms = await best(() => kernels.matmul(out, x, weight))
+    kernels.unload(weight)
+    kernels.free(x, out)
+    return gflops(2 * N * N, ms)
+  }
+}
+const attention = { heads: 9, keyValueHeads: 3, headSize: 64, scale: 0.125 }
+for (const [rows, start] of [
+  [1, 2047],
+  [2048, 0],
+]) {
+  benches[`attention, 9 heads of 64, ${rows} rows, 2048 keys`] = async (kernels) => {
+    const [q, out] = [filled(kernels, rows, 576), kernels.tensor(rows, 576)]
+    const [k, v] = [filled(kernels, 2048, 192), filled(kernels, 2048, 192)]
+    const ms = await best(() => kernels.attention(out, q, k, v, { ...attention, start }))
+    kernels.free(q, out, k, v)
+    return gflops(4 * 576 * (rows * start + (rows * (rows + 1)) / 2), ms)
+  }
+}
+
+const strict = values.strict ?? false
+const kernels = await cpu({ strict, threads: values.threads ? Number(values.threads) : 1 })
+console.log(`${kernels.variant}, Node ${process.versions.node}`)
+for (const [name, bench] of Object.entries(benches)) {
+  if (positionals.length > 0 && !positionals.some((part) => name.includes(part))) continue
+  console.log(name.padEnd(40), await bench(kernels))
+}
+kernels.dispose()

@@ -1,0 +1,119 @@
+/** The linear algebra of calibration. */
+
+import { type Kernels, LowbitError } from '@lowbit/core'
+import type { Device } from '../device.ts'
+import { expect, own } from '../tensors.ts'
+import { writeSource } from '../weights/source.ts'
+import { factorInverse } from './factor.ts'
+import { product } from './product.ts'
+
+type Operations = Pick<
+  Kernels,
+  'multiply' | 'gram' | 'factorInverse' | 'diagonal' | 'permuteColumns' | 'distance'
+>
+
+/** Rows of a − b at a time. */
+const ROWS = 504
+
+export function algebraOperations(device: Device): Operations {
+  const { memory } = device
+
+  function copyOrder(order: Uint32Array, columns: number): number {
+    if (order.some((index) => index >= columns)) {
+      throw new LowbitError('bad-shape', `the order names columns beyond the ${columns} there are`)
+    }
+    const at = device.room('order', order.length * 4)
+    memory.u32.set(order, at / 4)
+    return at
+  }
+
+  return {
+    multiply(target, left, right) {
+      const depth = left.columns
+      const a = own(left)
+      const b = expect(right, right.rows, depth, 'b')
+      const out = expect(target, a.rows, b.rows, 'out')
+      const stride = depth * 4
+      const source = writeSource(memory, {
+        ...{ kind: 'rows', data: b.at, stride, rows: b.rows, depth },
+      })
+      product(device, {
+        ...{ out: out.at, outStride: b.rows * 4, left: a.at, leftStride: stride, rows: a.rows },
+        ...{ source, columns: b.rows, depth },
+      })
+    },
+
+    gram(hessian, input, factor) {
+      const n = input.columns
+      const x = own(input)
+      const out = expect(hessian, n, n, 'the Hessian')
+      const stride = n * 4
+      const source = writeSource(memory, {
+        ...{ kind: 'columns', data: x.at, stride, rows: n, depth: x.rows },
+      })
+      product(device, {
+        ...{ out: out.at, outStride: stride, left: x.at, leftStride: stride, leftTransposed: true },
+        ...{ rows: n, source, columns: n, depth: x.rows, factor, accumulate: true, shape: 'upper' },
+      })
+      device.run('mirror', n * n, out.at, n)
+    },
+
+    async factorInverse(target, hessian, damping, order) {
+      const n = hessian.rows
+      const h = expect(hessian, n, n, 'the Hessian')
+      const out = expect(target, n, n, 'out')
+      if (order && order.length !== n) {
+        throw new LowbitError('bad-shape', `an order of ${order.length} for ${n} columns`)
+      }
+      return factorInverse(device, out.at, h.at, n, damping, order ? copyOrder(order, n) : 0)
+    },
+
+    diagonal(target, matrix) {
+      const n = matrix.rows
+      const from = expect(matrix, n, n, 'the matrix')
+      device.run('diagonal', 0, expect(target, 1, n, 'out').at, from.at, n)
+    },
+
+    permuteColumns(target, input, order) {
+      const x = own(input)
+      const out = expect(target, x.rows, order.length, 'out')
+      const at = copyOrder(order, x.columns)
+      const work = x.rows * order.length
+      device.run('permuteColumns', work, out.at, x.at, x.rows, order.length, x.columns, at)
+    },
+
+    async distance(first, second, hessian) {
+      const { rows, columns } = first
+      const a = own(first)
+      const b = second && expect(second, rows, columns, 'b')
+      const h = hessian && expect(hessian, columns, columns, 'the Hessian')
+      const stride = columns * 4
+      let total = 0
+      for (let row = 0; row < rows; row += ROWS) {
+        const some = Math.min(ROWS, rows - row)
+        const size = some * columns
+        const shift = row * stride
+        const sums = device.room('sums', some * 8)
+        let left = a.at + shift
+        if (b) {
+          left = device.room('difference', size * 4)
+          device.run('difference', size, left, a.at + shift, b.at + shift, some, columns)
+        }
+        let right = left
+        if (h) {
+          right = device.room('weighted', size * 4)
+          const source = writeSource(memory, {
+            ...{ kind: 'columns', data: h.at, stride, rows: columns, depth: columns },
+          })
+          product(device, {
+            ...{ out: right, outStride: stride, left, leftStride: stride, rows: some },
+            ...{ source, columns, depth: columns },
+          })
+        }
+        device.run('rowProducts', size, sums, left, right, some, columns)
+        for (let i = 0; i < some; i++) total += memory.f64[sums / 8 + i]
+      }
+      return total
+    },
+  }
+}

@@ -1,0 +1,1 @@
+export { type CpuKernels, type CpuOptions, cpu } from './cpu.ts'

@@ -1,0 +1,277 @@
+import {
+  binaryGrid,
+  type DenseMatrix,
+  decode,
+  FLOAT_FORMATS,
+  floatGrid,
+  floatToBfloat,
+  floatToHalf,
+  gridLevels,
+  normalFloatGrid,
+  packCodes,
+  type QuantizedMatrix,
+  type ScalarGrid,
+  type Scale,
+  signedGrid,
+  ternaryGrid,
+  toFloat32,
+  unsignedGrid,
+} from '@lowbit/core'
+import { describe, expect, it } from 'vitest'
+import {
+  error,
+  everyBuild,
+  normals,
+  permutation,
+  product,
+  type Random,
+  seeded,
+  using,
+  withThreads,
+} from '../plain-loops.ts'
+
+interface Shape {
+  rows: number
+  columns: number
+  group: number
+  blockRows?: number
+  zero?: boolean
+  bias?: boolean
+  order?: boolean
+  columnScale?: boolean
+}
+
+function quantized(random: Random, grid: ScalarGrid, shape: Shape): QuantizedMatrix {
+  const { rows, columns, group, blockRows = 1 } = shape
+  const levels = gridLevels(grid)
+  const codes = Uint16Array.from({ length: rows * columns }, () => Math.floor(random() * levels))
+  if (grid.kind === 'float') {
+    // NaN and infinities mean nothing in a weight.
+    for (let i = 0; i < codes.length; i++) if ((codes[i] & 0x78) === 0x78) codes[i] &= 0x87
+  }
+  const bits = grid.kind === 'integer' ? grid.bits : Math.ceil(Math.log2(levels))
+  const count = Math.ceil(rows / blockRows) * Math.ceil(columns / group)
+  const scale = (values: Float32Array): Scale => ({
+    blocks: { rows: blockRows, columns: group },
+    values: { type: 'f32', values },
+  })
+  return {
+    rows,
+    columns,
+    stages: [
+      {
+        codes: packCodes(codes, bits),
+        vector: { length: 1, along: 'in' },
+        grid,
+        scale: scale(Float32Array.from({ length: count }, () => 0.1 + random())),
+        ...(shape.zero && {
+          zero: scale(Float32Array.from({ length: count }, () => Math.floor(random() * levels))),
+        }),
+        ...(shape.bias && { bias: scale(normals(random, count)) }),
+      },
+    ],
+    ...(shape.order && { order: permutation(random, columns) }),
+    ...(shape.columnScale && { columnScale: { type: 'f32', values: normals(random, columns) } }),
+  }
+}
+
+const grids: Record<string, ScalarGrid> = {
+  binary: binaryGrid(),
+  ternary: ternaryGrid(),
+  int2: unsignedGrid(2),
+  int3: signedGrid(3),
+  int4: signedGrid(4),
+  uint4: unsignedGrid(4),
+  int5: signedGrid(5),
+  int8: signedGrid(8),
+  nf4: normalFloatGrid(4),
+  e4m3: floatGrid(FLOAT_FORMATS.f8_e4m3),
+  palette2: {
+    kind: 'lookup',
+    entries: 4,
+    tables: { type: 'f32', values: Float32Array.of(-2, -0.3, 0.1, 1.7) },
+  },
+  palette6: {
+    kind: 'lookup',
+    entries: 64,
+    tables: { type: 'f32', values: normals(seeded(9), 64) },
+  },
+}
+
+const shapes: Shape[] = [
+  { rows: 1, columns: 1, group: 1 },
+  { rows: 3, columns: 7, group: 7, zero: true },
+  { rows: 17, columns: 96, group: 32, zero: true, order: true },
+  { rows: 33, columns: 130, group: 64, bias: true, columnScale: true },
+  { rows: 20, columns: 300, group: 128, blockRows: 8, zero: true },
+  { rows: 9, columns: 40, group: 3, zero: true },
+  { rows: 24, columns: 100, group: 100, blockRows: 24 },
+  { rows: 5, columns: 300, group: 1 },
+]
+
+const tokens = [1, 2, 3, 4, 5, 7, 13]
+
+describe.each(everyBuild)('matmul, %j', (options) => {
+  it.each(Object.keys(grids))('agrees with decode: %s', async (name) => {
+    const random = seeded(name.length)
+    await using(options, async (kernels) => {
+      const held = kernels.bytes
+      for (const shape of shapes) {
+        const grid = grids[name]
+        const zero = shape.zero && grid.kind === 'integer'
+        const matrix = quantized(random, grid, { ...shape, zero })
+        const dense = decode(matrix)
+        const weight = kernels.load(matrix)
+        const { rows, columns } = shape
+        for (const count of tokens) {
+          const x = normals(random, count * columns)
+          const expected = product(x, dense, count, rows, columns)
+          const input = kernels.upload(x, count, columns)
+          const out = kernels.tensor(count, rows)
+          kernels.matmul(out, input, weight)
+          const what = `${JSON.stringify(shape)} × ${count}, ${weight.variant}`
+          expect(error(await kernels.read(out), expected), what).toBeLessThan(3e-6)
+          kernels.matmul(out, input, weight, { accumulate: true })
+          const twice = expected.map((value) => 2 * value)
+          expect(error(await kernels.read(out), twice), what).toBeLessThan(3e-6)
+          kernels.free(input, out)
+        }
+        const all = kernels.tensor(rows, columns)
+        kernels.gather(all, weight)
+        expect(error(await kernels.read(all), dense)).toBeLessThan(1e-6)
+        const some = kernels.tensor(3, columns)
+        const indices = Uint32Array.of(rows - 1, 0, rows >> 1)
+        kernels.gather(some, weight, indices)
+        const picked = [...indices].flatMap((row) => [
+          ...dense.subarray(row * columns, (row + 1) * columns),
+        ])
+        expect(error(await kernels.read(some), picked)).toBeLessThan(1e-6)
+        kernels.free(all, some)
+        kernels.unload(weight)
+      }
+      expect(kernels.bytes).toBe(held)
+    })
+  })
+
+  it('runs dense matrices in their own type', async () => {
+    const random = seeded(5)
+    await using(options, async (kernels) => {
+      for (const [rows, columns] of [
+        [1, 1],
+        [19, 50],
+        [70, 300],
+      ]) {
+        const values = normals(random, rows * columns)
+        const half = Uint16Array.from(values, floatToHalf)
+        const brain = Uint16Array.from(values, floatToBfloat)
+        const matrices: [DenseMatrix, Float32Array][] = [
+          [{ rows, columns, type: 'f32', values }, values],
+          [{ rows, columns, type: 'f16', values: half }, toFloat32('f16', half)],
+          [{ rows, columns, type: 'bf16', values: brain }, toFloat32('bf16', brain)],
+        ]
+        for (const [matrix, dense] of matrices) {
+          const weight = kernels.load(matrix)
+          for (const count of tokens) {
+            const x = normals(random, count * columns)
+            const input = kernels.upload(x, count, columns)
+            const out = kernels.tensor(count, rows)
+            kernels.matmul(out, input, weight)
+            const expected = product(x, dense, count, rows, columns)
+            expect(error(await kernels.read(out), expected), matrix.type).toBeLessThan(2e-6)
+            kernels.free(input, out)
+          }
+          const all = kernels.tensor(rows, columns)
+          kernels.gather(all, weight)
+          expect(await kernels.read(all)).toEqual(dense)
+        }
+      }
+    })
+  })
+})
+
+/** x as 8 bits see it: blocks of 32 of the stored columns. */
+function in8bits(x: Float32Array, columns: number, order?: Uint32Array): Float32Array {
+  const out = new Float32Array(x.length)
+  for (let row = 0; row < x.length; row += columns) {
+    for (let k = 0; k < columns; k += 32) {
+      const at = Array.from(
+        { length: Math.min(32, columns - k) },
+        (_, i) => row + (order ? order[k + i] : k + i),
+      )
+      const most = Math.max(...at.map((i) => Math.abs(x[i])))
+      for (const i of at) {
+        const scaled = Math.fround(x[i] * Math.fround(127 / most))
+        out[i] = Math.fround(most / 127) * Math.round(scaled)
+      }
+    }
+  }
+  return out
+}
+
+describe.each(everyBuild)('matmul with int8 activations, %j', (options) => {
+  it.each(['binary', 'int2', 'int3', 'int4', 'uint4', 'int5', 'int8'])('%s', async (name) => {
+    const random = seeded(21)
+    await using(options, async (kernels) => {
+      for (const shape of [
+        { rows: 3, columns: 32, group: 32 },
+        { rows: 17, columns: 96, group: 32, zero: true, order: true },
+        { rows: 34, columns: 256, group: 128, zero: true },
+        { rows: 8, columns: 108, group: 108 },
+        { rows: 8, columns: 100, group: 20 },
+        { rows: 40, columns: 160, group: 64, bias: true },
+      ]) {
+        const matrix = quantized(random, grids[name], shape)
+        const weight = kernels.load(matrix, { activations: 'int8' })
+        const { rows, columns } = shape
+        // Groups of 20 would grow too much by padding to 32.
+        if (columns === 100) expect(weight.variant).toMatch(/f32 \(int8 needs/)
+        else expect(weight.variant).toMatch(/× int8/)
+        const dense = decode(matrix)
+        for (const count of [1, 2, 4, 7, 12]) {
+          const x = normals(random, count * columns)
+          const input = kernels.upload(x, count, columns)
+          const out = kernels.tensor(count, rows)
+          kernels.matmul(out, input, weight)
+          const seen = columns === 100 ? x : in8bits(x, columns, matrix.order)
+          const expected = product(seen, dense, count, rows, columns)
+          expect(error(await kernels.read(out), expected), weight.variant).toBeLessThan(3e-6)
+          kernels.matmul(out, input, weight, { accumulate: true })
+          const twice = expected.map((value) => 2 * value)
+          expect(error(await kernels.read(out), twice)).toBeLessThan(3e-6)
+        }
+      }
+    })
+  })
+})
+
+describe('matmul', () => {
+  it('gives the same bits for any number of threads', async () => {
+    const results = await withThreads(async (kernels) => {
+      const random = seeded(3)
+      const matrix = quantized(random, signedGrid(4), { rows: 530, columns: 300, group: 32 })
+      const weight = kernels.load(matrix)
+      const out: Float32Array[] = []
+      for (const count of [1, 3, 40]) {
+        const input = kernels.upload(normals(random, count * 300), count, 300)
+        const result = kernels.tensor(count, 530)
+        kernels.matmul(result, input, weight)
+        out.push(await kernels.read(result))
+      }
+      return out
+    })
+    expect(results[1]).toEqual(results[0])
+    expect(results[2]).toEqual(results[0])
+  })
+
+  it('says what it could not fuse', async () => {
+    await using({ threads: 1 }, async (kernels) => {
+      const matrix = quantized(seeded(1), signedGrid(4), { rows: 4, columns: 8, group: 8 })
+      const two = { ...matrix, stages: [matrix.stages[0], matrix.stages[0]] }
+      const weight = kernels.load(two)
+      expect(weight.variant).toMatch(/dense f32.*2 stages/)
+      const out = kernels.tensor(4, 8)
+      kernels.gather(out, weight)
+      expect(await kernels.read(out)).toEqual(decode(two))
+    })
+  })
+})
