@@ -7,7 +7,7 @@ import { rtn } from '@lowbit/quantizer-rtn'
 
 export { FORMATS } from '@lowbit/formats'
 
-export const QUANTIZERS: readonly QuantizerPlugin[] = [gptq, rtn] as unknown as QuantizerPlugin[]
+export const QUANTIZERS: readonly QuantizerPlugin[] = [gptq, rtn]
 
 /** What `quantize` does when no method is named: the best known. */
 export const DEFAULT_METHOD = 'gptq'

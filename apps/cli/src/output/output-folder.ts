@@ -14,8 +14,6 @@ export interface OutputFolder {
   readonly folder: Folder
   /** The final name. */
   readonly location: string
-  /** Whether an earlier run left work behind that can be gone on with. */
-  hasWork(): Promise<boolean>
   /** Removes all of the work. */
   clear(): Promise<void>
   /** Gives the work its final name. */
@@ -59,7 +57,6 @@ export async function prepareOutput(request: OutputRequest): Promise<OutputFolde
   return {
     folder: nodeFolder(partial),
     location,
-    hasWork: async () => (await readdir(partial)).some((name) => KEPT.test(name)),
     async clear() {
       await rm(partial, { recursive: true, force: true })
       await mkdir(partial, { recursive: true })
@@ -91,18 +88,21 @@ async function refuseExisting(location: string, out: string, overwrite: boolean)
   )
 }
 
-/** What a stopped job goes on with. */
-const KEPT = /^(journal\.json|quantization-report\.json)$/
+const JOURNAL = 'journal.json'
+const REPORT = 'quantization-report.json'
+
+/** Files that a job writes and that the next run writes anew: half-written ones, shards of another size. */
+const LEFTOVER = /^(.*\.writing|model.*\.safetensors|model\.safetensors\.index\.json|config\.json)$/
 const PART = /\.part\.safetensors$/
 
-/** A killed process may leave half-written files, and final files that another shard size would not replace. */
+/** What a killed process may have left and no journal speaks of. With its report a checkpoint is whole. */
 async function removeLeftovers(partial: string): Promise<void> {
   const names = await readdir(partial)
-  if (names.includes('quantization-report.json')) return
-  const resumes = names.includes('journal.json')
+  if (names.includes(REPORT)) return
+  const resumes = names.includes(JOURNAL)
   for (const name of names) {
-    if (KEPT.test(name) || (resumes && PART.test(name))) continue
-    await rm(path.join(partial, name), { recursive: true, force: true })
+    const goes = PART.test(name) ? !resumes : LEFTOVER.test(name)
+    if (goes) await rm(path.join(partial, name), { recursive: true, force: true })
   }
 }
 

@@ -23,6 +23,11 @@ export interface Plugin<Schema extends OptionsSchema, Made> extends PluginInfo<S
   (options?: z.input<Schema>): Made
 }
 
+/** A plugin of any options, as registries hold them; call it with options that its schema will check. */
+export interface AnyPlugin<Made> extends PluginInfo<OptionsSchema> {
+  (options?: never): Made
+}
+
 /** Makes the factory of a plugin: options are checked and completed by the schema before `create` sees them. */
 export function definePlugin<Schema extends OptionsSchema, Made>(
   info: PluginInfo<Schema>,

@@ -1,5 +1,5 @@
 import type { QuantizedMatrix } from '../matrix/types.ts'
-import type { OptionsSchema, Plugin } from './define.ts'
+import type { AnyPlugin } from './define.ts'
 import type { Kernels, Tensor } from './kernels.ts'
 
 /** What must be measured about a layer's inputs before its weight can be quantized. */
@@ -35,5 +35,5 @@ export interface Quantizer {
   quantize(input: QuantizeInput): Promise<QuantizedMatrix>
 }
 
-// biome-ignore format: one line reads better
-export type QuantizerPlugin<Schema extends OptionsSchema = OptionsSchema> = Plugin<Schema, Quantizer>
+/** A factory of quantizers, whatever its options. */
+export type QuantizerPlugin = AnyPlugin<Quantizer>

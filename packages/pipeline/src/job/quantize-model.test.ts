@@ -22,7 +22,7 @@ import { convertModel } from './convert-model.ts'
 import { type QuantizeJob, quantizeModel } from './quantize-model.ts'
 import type { QuantizeReport } from './report.ts'
 
-const plugins = [rtn, gptq] as unknown as QuantizerPlugin[]
+const plugins: QuantizerPlugin[] = [rtn, gptq]
 let kernels: Kernels
 let place: string
 let windows: number[][]
