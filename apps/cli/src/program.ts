@@ -122,6 +122,8 @@ function fail(error: unknown, session: Session): number {
   }
   const report = error instanceof CommanderError ? misuse(error) : describeError(error)
   const { message } = report
+  // Without a command the help has been shown: that says it all.
+  if (error instanceof CommanderError && error.code === 'commander.help' && !session.json) return 2
   process.stderr.write(`${paint('red', `error: ${message}`, process.stderr)}\n`)
   if (process.env.LOWBIT_DEBUG === '1' && error instanceof Error) {
     process.stderr.write(`${error.stack}\n`)

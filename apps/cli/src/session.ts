@@ -1,6 +1,6 @@
 /** What every command gets: where its words go, its devices, and the signal that stops it. */
 
-import type { Kernels, Tensor } from '@lowbit/core'
+import type { Kernels } from '@lowbit/core'
 import type { DeviceFlags } from './flags/device.ts'
 import { createProgress, type Progress, silent } from './terminal/progress.ts'
 import { paint } from './terminal/style.ts'
@@ -35,6 +35,11 @@ export function createSession(json: boolean): Session {
   }
   process.on('SIGINT', stop)
   process.on('SIGTERM', stop)
+  // A reader that has seen enough (`| head`) is no failure.
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit(0)
+    throw error
+  })
   const say = (text: string): void => {
     process.stderr.write(`${text}\n`)
   }
@@ -53,15 +58,6 @@ export function createSession(json: boolean): Session {
     async kernels({ device, threads }, strict) {
       const { DEVICES } = await import('./plugins.ts')
       const kernels = await DEVICES[device]({ threads, strict })
-      // TEMP-COPY
-      const k = kernels as unknown as Record<string, unknown>
-      if (!k.copy)
-        k.copy = (o: Tensor, x: Tensor) =>
-          kernels.permuteColumns(
-            o,
-            x,
-            Uint32Array.from({ length: x.columns }, (_, i) => i),
-          )
       held.push(kernels)
       return kernels
     },

@@ -1,6 +1,7 @@
 /**
- * x in 8 bits: blocks of 32 columns of a row share a factor, the largest magnitude / 127. Rows lie in
- * panels of `high` (1 to 4), with 4 neighbouring k of a row together, as the dot products take them:
+ * x in 8 bits: blocks of 32 columns of a row share a factor, the largest magnitude / 127. Rows lie
+ * in panels of `high` (1 to 4), with 4 neighbouring k of a row together, as the dot products take
+ * them:
  *
  *   bytes   [panel][k / 4][high][4], i8, or i16 where `wide`
  *   factors [panel][k / 32][high] f32
@@ -35,7 +36,10 @@ export function quantizeRows(
         const p = from + (<usize>block << 7)
         let most = f32x4.splat(0)
         if (row < rows) {
-          for (let i: usize = 0; i < 128; i += 16) most = f32x4.max(most, f32x4.abs(v128.load(p + i)))
+          for (let i: usize = 0; i < 128; i += 16) most = f32x4.max(
+            most,
+            f32x4.abs(v128.load(p + i)),
+          )
         }
         const magnitude = largest(most)
         const factor = magnitude / 127

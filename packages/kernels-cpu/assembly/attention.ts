@@ -14,8 +14,9 @@ const ROWS = 48
 const KEYS = 64
 
 /**
- * q and out [rows][heads·size], k and v [keys][keyHeads·size]. `scratch`: for each thread 48 rows of
- * `width` scores, width ≥ start + rows + 8 rounded up to 8 (bytes: room), then the packed panels.
+ * q and out [rows][heads·size], k and v [keys][keyHeads·size]. `scratch`: for each thread 48 rows
+ * of `width` scores, width ≥ start + rows + 8 rounded up to 8 (bytes: room), then the packed
+ * panels.
  */
 export function attention(
   out: usize,
@@ -46,9 +47,33 @@ export function attention(
     const at = <usize>first * stride + (<usize>(head * size) << 2)
     const shift = <usize>(key * size) << 2
     const count = min(block, rows - first)
-    if (block == 1) one(out + at, q + at, k + shift, v + shift, keyStride, size, scale, start + first + 1, scores)
-    else {
-      some(out + at, q + at, stride, k + shift, v + shift, keyStride, size, scale, count, start + first, scores, width)
+    if (block == 1) {
+      one(
+        out + at,
+        q + at,
+        k + shift,
+        v + shift,
+        keyStride,
+        size,
+        scale,
+        start + first + 1,
+        scores,
+      )
+    } else {
+      some(
+        out + at,
+        q + at,
+        stride,
+        k + shift,
+        v + shift,
+        keyStride,
+        size,
+        scale,
+        count,
+        start + first,
+        scores,
+        width,
+      )
     }
   }
 }
@@ -108,7 +133,9 @@ function one(
   for (; j < size; j++) {
     let total: f32 = 0
     for (let i = 0; i < keys; i++) {
-      total += load<f32>(scores + (<usize>i << 2)) * load<f32>(v + <usize>i * stride + (<usize>j << 2))
+      total += load<f32>(scores + (<usize>i << 2)) * load<f32>(
+        v + <usize>i * stride + (<usize>j << 2),
+      )
     }
     store<f32>(out + (<usize>j << 2), total * factor)
   }
@@ -142,14 +169,30 @@ function some(
   for (let n = 0; n < keys; n += KEYS) {
     const last = min(n + KEYS, keys)
     for (let m = n; m < last; m += 8) {
-      keysPanel(panel + <usize>((m - n) * size) * 4, k + <usize>m * keyStride, keyStride, last - m, size)
+      keysPanel(
+        panel + <usize>((m - n) * size) * 4,
+        k + <usize>m * keyStride,
+        keyStride,
+        last - m,
+        size,
+      )
     }
     for (let r = 0; r < rows; r += HIGH) {
       const a = packed + <usize>(r * size) * 4
       const end = min(last, before + min(r + HIGH, rows))
       for (let m = n; m < end; m += 8) {
         const b = panel + <usize>((m - n) * size) * 4
-        edgeTile(a, b, size, scores + <usize>r * line + (<usize>m << 2), line, 0, rows - r, 8, spare)
+        edgeTile(
+          a,
+          b,
+          size,
+          scores + <usize>r * line + (<usize>m << 2),
+          line,
+          0,
+          rows - r,
+          8,
+          spare,
+        )
       }
     }
   }
@@ -181,13 +224,25 @@ function some(
         // Rows that end before these keys have nothing but zeros here.
         if (before + min(r + HIGH, rows) <= n) continue
         const at = out + <usize>r * stride + (<usize>m << 2)
-        edgeTile(packed + <usize>(r * depth) * 4, panel, depth, at, stride, n > 0 ? 1 : 0, rows - r, size - m, spare)
+        edgeTile(
+          packed + <usize>(r * depth) * 4,
+          panel,
+          depth,
+          at,
+          stride,
+          n > 0 ? 1 : 0,
+          rows - r,
+          size - m,
+          spare,
+        )
       }
     }
   }
 }
 
-/** Eight keys side by side: [size][8]; keys past the last are whatever was there, and masked later. */
+/**
+ * Eight keys side by side: [size][8]; keys past the last are whatever was there, and masked later.
+ */
 function keysPanel(panel: usize, k: usize, stride: usize, count: i32, size: i32): void {
   for (let half = 0; half < 2; half++) {
     const left = count - (half << 2)

@@ -6,8 +6,8 @@
 import { take } from './threads'
 
 /**
- * out[i][j] = H[o(i)][o(j)] + damping·1, where o(i) = order[n − 1 − i]: the last becomes first. Upper
- * triangle only.
+ * out[i][j] = H[o(i)][o(j)] + damping·1, where o(i) = order[n − 1 − i]: the last becomes first.
+ * Upper triangle only.
  */
 export function reverse(out: usize, h: usize, n: i32, order: usize, damping: f32): void {
   for (let row = take(); row < n; row = take()) {
@@ -48,7 +48,10 @@ export function factorBlock(a: usize, stride: usize, size: i32, d: usize, room: 
   }
   for (let i = 0; i < size; i++) {
     for (let j = 0; j <= i; j++) {
-      store<f32>(a + <usize>j * stride + (<usize>i << 2), <f32>load<f64>(room + (<usize>(i * size + j) << 3)))
+      store<f32>(
+        a + <usize>j * stride + (<usize>i << 2),
+        <f32>load<f64>(room + (<usize>(i * size + j) << 3)),
+      )
     }
   }
   // D = L⁻¹ by columns, over L's upper half: D[i][j] kept at [j][i], except the diagonal.
@@ -94,7 +97,10 @@ function dot(a: usize, b: usize, count: i32): f64 {
 export function transposeBlock(out: usize, stride: usize, d: usize, size: i32): void {
   for (let i = take(); i < size; i = take()) {
     for (let j = 0; j < size; j++) {
-      store<f32>(out + <usize>i * stride + (<usize>j << 2), load<f32>(d + (<usize>(j * size + i) << 2)))
+      store<f32>(
+        out + <usize>i * stride + (<usize>j << 2),
+        load<f32>(d + (<usize>(j * size + i) << 2)),
+      )
     }
   }
 }

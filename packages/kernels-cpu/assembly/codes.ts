@@ -4,7 +4,8 @@
  *
  *   8 bits: two quarters for each 4 k: rows 0–3, rows 4–7
  *   4 bits: one vector for each 4 k: low nibbles rows 0–3, high nibbles rows 4–7
- *   2 bits: one vector for each 8 k: bits 0–1 rows 0–3, 2–3 rows 4–7 of the first 4 k, then the rest
+ *   2 bits: one vector for each 8 k: bits 0–1 rows 0–3, 2–3 rows 4–7 of the first 4 k, then the
+ * rest
  *
  * The same bytes feed the int8 dot products, which sum 4 neighbouring k into a row's 32-bit lane.
  */

@@ -1,6 +1,7 @@
 /**
  * e^x for four floats: x = n·ln 2 + r with |r| ≤ ln 2 / 2, a polynomial of degree 7 in r (Cephes'
- * expf), and n put into the exponent. About one unit in the last place; 0 below −87.3, e^88.7 above.
+ * expf), and n put into the exponent. About one unit in the last place; 0 below −87.3, e^88.7
+ * above.
  */
 
 import { fma, fnma } from './simd'

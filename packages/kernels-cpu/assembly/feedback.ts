@@ -1,8 +1,8 @@
 /**
- * The feedback pass (GPTQ). Rows are independent, so a task is 96 of them. In blocks of 128 columns:
- * 16 rows at a time are turned on their side ([column][16 rows], four vectors a column), rounded
- * column by column with each error subtracted from the block's later columns; then all later columns
- * of the 96 rows take the block's errors in one GEMM, W −= E·U.
+ * The feedback pass (GPTQ). Rows are independent, so a task is 96 of them. In blocks of 128
+ * columns: 16 rows at a time are turned on their side ([column][16 rows], four vectors a column),
+ * rounded column by column with each error subtracted from the block's later columns; then all
+ * later columns of the 96 rows take the block's errors in one GEMM, W −= E·U.
  */
 
 import { codesAt, place, valuesAt } from './grid'
@@ -97,7 +97,7 @@ export function feedback(
 }
 
 /** side[j][i] = w[i][j]; rows past the last repeat it. */
-function turn(side: usize, w: usize, stride: usize, rows: i32, columns: i32): void {
+export function turn(side: usize, w: usize, stride: usize, rows: i32, columns: i32): void {
   for (let i = 0; i < 16; i++) {
     const p = w + <usize>min(i, rows - 1) * stride
     let out = side + <usize>(i << 2)
@@ -105,7 +105,7 @@ function turn(side: usize, w: usize, stride: usize, rows: i32, columns: i32): vo
   }
 }
 
-function turnBack(w: usize, side: usize, stride: usize, rows: i32, columns: i32): void {
+export function turnBack(w: usize, side: usize, stride: usize, rows: i32, columns: i32): void {
   for (let i = 0; i < rows; i++) {
     const p = w + <usize>i * stride
     let from = side + <usize>(i << 2)
@@ -116,11 +116,15 @@ function turnBack(w: usize, side: usize, stride: usize, rows: i32, columns: i32)
 /** The scales (or zeros) of four rows from `row` on, in column `block` of the scales. */
 // @ts-ignore: decorator
 @inline
-function four(p: usize, across: i32, blockRows: i32, row: i32, last: i32, block: i32): v128 {
+export function four(p: usize, across: i32, blockRows: i32, row: i32, last: i32, block: i32): v128 {
   let v = v128.load32_splat(p + (<usize>((min(row, last) / blockRows) * across + block) << 2))
   v = v128.load32_lane(p + (<usize>((min(row + 1, last) / blockRows) * across + block) << 2), v, 1)
   v = v128.load32_lane(p + (<usize>((min(row + 2, last) / blockRows) * across + block) << 2), v, 2)
-  return v128.load32_lane(p + (<usize>((min(row + 3, last) / blockRows) * across + block) << 2), v, 3)
+  return v128.load32_lane(
+    p + (<usize>((min(row + 3, last) / blockRows) * across + block) << 2),
+    v,
+    3,
+  )
 }
 
 function roundBlock(
@@ -190,7 +194,15 @@ function roundBlock(
 /** Rounds four rows of one column; returns e = (w − q) / U_jj. */
 // @ts-ignore: decorator
 @inline
-function roundFour(grid: usize, p: usize, codes: usize, errors: usize, s: v128, z: v128, d: v128): v128 {
+function roundFour(
+  grid: usize,
+  p: usize,
+  codes: usize,
+  errors: usize,
+  s: v128,
+  z: v128,
+  d: v128,
+): v128 {
   const w = v128.load(p)
   const at = place(grid, w, s, z)
   const q = valuesAt(grid, at, s, z)

@@ -178,7 +178,7 @@ function fitBlock(
         // As OCP MX: the exponent of the largest, less that of the largest grid value.
         s = range
       } else if (binary && i == 0) {
-        // {−1, 1}: no scale has a smaller squared error than the mean of |w| (XNOR-Net, section 3.1).
+        // {−1, 1}: no scale has a smaller squared error than the mean of |w| (XNOR-Net, 3.1).
         s = average / largestOf(grid)
       } else if (isTable(grid) || levelsOf(grid) == 2) s = range / largestOf(grid)
       else s = (2 * range) / span

@@ -19,8 +19,8 @@ const UPPER = 1
 const UPPER_B = 2
 
 /**
- * `scratch`: for each thread `room` bytes: chunk × 256 floats and 192 bytes. `stride`: bytes from row
- * to row of out. `chunk` is a multiple of 8 and does not affect the result.
+ * `scratch`: for each thread `room` bytes: chunk × 256 floats and 192 bytes. `stride`: bytes from
+ * row to row of out. `chunk` is a multiple of 8 and does not affect the result.
  */
 export function gemm(
   out: usize,
@@ -64,7 +64,17 @@ export function gemm(
         const to = out + <usize>row * stride
         let right = b
         for (let n = first; n < last; n += 8, right += size) {
-          edgeTile(left, right, some, to + (<usize>n << 2), stride, adding, rows - row, last - n, spare)
+          edgeTile(
+            left,
+            right,
+            some,
+            to + (<usize>n << 2),
+            stride,
+            adding,
+            rows - row,
+            last - n,
+            spare,
+          )
         }
       }
       adding = 1

@@ -1,15 +1,18 @@
 /**
- * Rounding to a grid of scalars, described in memory by nine fields (the host's src/quantize/grid.ts
- * writes the same):
+ * Rounding to a grid of scalars, described in memory by nine fields (the host's
+ * src/quantize/grid.ts writes the same):
  *
  *   0 kind   4 lowest f32   8 step f32   12 levels   16 thresholds   20 values   24 codes
  *   28 ranks   32 largest magnitude f32
  *
- * Tables are kept sorted: the rank of v is how many thresholds it exceeds, values[rank] (f32) is its
- * nearest entry and codes[rank] (u8) that entry's code. Ties are settled by where the thresholds are.
+ * Tables are kept sorted: the rank of v is how many thresholds it exceeds, values[rank] (f32) is
+ * its nearest entry and codes[rank] (u8) that entry's code. Ties are settled by where the
+ * thresholds are.
  */
 
-/** Codes are nearest(v) − lowest: whole numbers, so that ties go to the even multiple of the scale. */
+/**
+ * Codes are nearest(v) − lowest: whole numbers, so that ties go to the even multiple of the scale.
+ */
 const WHOLE = 0
 /** Codes are nearest((v − lowest) / step). */
 const STEPPED = 1

@@ -4,7 +4,14 @@ import { exp4 } from './exp'
 import { fma, loadSome, storeSome, sum } from './simd'
 import { take } from './threads'
 
-export function rmsNorm(out: usize, x: usize, gain: usize, rows: i32, columns: i32, epsilon: f32): void {
+export function rmsNorm(
+  out: usize,
+  x: usize,
+  gain: usize,
+  rows: i32,
+  columns: i32,
+  epsilon: f32,
+): void {
   const stride = <usize>columns << 2
   for (let row = take(); row < rows; row = take()) {
     const p = x + <usize>row * stride

@@ -15,7 +15,14 @@ export function packRows(
   const panels = (rows + HIGH - 1) / HIGH
   for (let task = take(); task < panels; task = take()) {
     const row = task * HIGH
-    packPanel(out + <usize>row * (<usize>depth << 2), x + <usize>row * stride, stride, rows - row, depth, factor)
+    packPanel(
+      out + <usize>row * (<usize>depth << 2),
+      x + <usize>row * stride,
+      stride,
+      rows - row,
+      depth,
+      factor,
+    )
   }
 }
 
@@ -91,7 +98,14 @@ export function packColumns(
   const panels = (rows + HIGH - 1) / HIGH
   for (let task = take(); task < panels; task = take()) {
     const row = task * HIGH
-    packColumnPanel(out + <usize>row * (<usize>depth << 2), x + (<usize>row << 2), stride, rows - row, depth, factor)
+    packColumnPanel(
+      out + <usize>row * (<usize>depth << 2),
+      x + (<usize>row << 2),
+      stride,
+      rows - row,
+      depth,
+      factor,
+    )
   }
 }
 

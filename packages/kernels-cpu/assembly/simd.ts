@@ -56,9 +56,9 @@ export function storeSome(p: usize, v: v128, count: i32): void {
 }
 
 /**
- * Four finite halves at p as floats. Sign-extended and shifted by 13, sign, exponent and mantissa are
- * in place but for three copies of the sign; the exponent's bias is mended by a multiplication by
- * 2^112, which is exact and covers subnormals.
+ * Four finite halves at p as floats. Sign-extended and shifted by 13, sign, exponent and mantissa
+ * are in place but for three copies of the sign; the exponent's bias is mended by a multiplication
+ * by 2^112, which is exact and covers subnormals.
  */
 // @ts-ignore: decorator
 @inline

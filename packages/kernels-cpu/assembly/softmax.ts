@@ -57,7 +57,13 @@ function partition(p: usize, count: i32, most: f32): f64 {
  * parts[row] = (Σ e^(x − peak), peak − x[target]), f64: the host takes the logarithm of the sum,
  * since there is none in WebAssembly.
  */
-export function entropyParts(parts: usize, logits: usize, rows: i32, columns: i32, targets: usize): void {
+export function entropyParts(
+  parts: usize,
+  logits: usize,
+  rows: i32,
+  columns: i32,
+  targets: usize,
+): void {
   for (let row = take(); row < rows; row = take()) {
     const p = logits + ((<usize>row * <usize>columns) << 2)
     const most = peak(p, columns)
@@ -72,7 +78,13 @@ export function entropyParts(parts: usize, logits: usize, rows: i32, columns: i3
  * KL = Σ p·(r − x) / Σ p − (peak_r + ln Z_r) + (peak_x + ln Z_x), p = e^(r − peak_r).
  * parts[row] = (Z_r, Z_x, the terms without logarithms), f64.
  */
-export function divergenceParts(parts: usize, reference: usize, logits: usize, rows: i32, columns: i32): void {
+export function divergenceParts(
+  parts: usize,
+  reference: usize,
+  logits: usize,
+  rows: i32,
+  columns: i32,
+): void {
   for (let row = take(); row < rows; row = take()) {
     const start = (<usize>row * <usize>columns) << 2
     const r = reference + start

@@ -1,7 +1,7 @@
 /**
  * How work is shared. Every exported kernel is called by all threads with the same arguments; each
- * takes numbered tasks off one counter until none is left. Which thread does a task changes from run
- * to run, what a task computes does not, so results never depend on the number of threads.
+ * takes numbered tasks off one counter until none is left. Which thread does a task changes from
+ * run to run, what a task computes does not, so results never depend on the number of threads.
  */
 
 /** Address of the task counter; the host sets it to 0 before each call. */

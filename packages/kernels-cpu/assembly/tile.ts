@@ -1,8 +1,8 @@
 /**
- * The micro-kernel: c[HIGH][8] (+)= Σ_k a[k][HIGH] ⊗ b[k][8]. V8 has fifteen vector registers to give:
- * with fused multiplication six rows fit (twelve sums, two vectors of b, one splat of a); without, a
- * product needs a register too, and six rows would spill: four are faster. One k a turn: unrolled, the
- * compiler moves loads up and spills (measured: 52 against 35 GFLOP/s).
+ * The micro-kernel: c[HIGH][8] (+)= Σ_k a[k][HIGH] ⊗ b[k][8]. V8 has fifteen vector registers to
+ * give: with fused multiplication six rows fit (twelve sums, two vectors of b, one splat of a);
+ * without, a product needs a register too, and six rows would spill: four are faster. One k a
+ * turn: unrolled, the compiler moves loads up and spills (measured: 52 against 35 GFLOP/s).
  */
 
 import { fma } from './simd'

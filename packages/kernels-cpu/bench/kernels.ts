@@ -22,7 +22,7 @@ const { values, positionals } = parseArgs({
 const SECONDS = 0.4
 
 /** The best of the runs that fit into some time, in milliseconds. */
-async function best(run: () => void | Promise<unknown>): Promise<number> {
+async function best(run: () => unknown): Promise<number> {
   await run()
   let least = Number.POSITIVE_INFINITY
   const end = performance.now() + SECONDS * 1000

@@ -5,8 +5,8 @@ import { type Kernels, LowbitError, type Tensor } from '@lowbit/core'
 export interface Factor {
   /** Upper triangular U with (H + λ1)⁻¹ = UᵀU, in the order of quantizing. */
   readonly factor: Tensor
-  /** The share of the mean diagonal that was added in the end. */
-  readonly damping: number
+  /** What was added to the diagonal in the end. */
+  readonly lambda: number
 }
 
 /** Damping grows by itself up to this share of the mean diagonal before the Hessian counts as useless. */
@@ -33,7 +33,7 @@ export async function factorHessian(
   const unit = mean > 0 ? mean : 1
   for (let share = damping; ; share = Math.min(MOST_DAMPING, share * 2)) {
     const done = await kernels.factorInverse(factor, hessian, share * unit, order)
-    if (done) return { factor, damping: share }
+    if (done) return { factor, lambda: share * unit }
     if (share >= MOST_DAMPING) break
   }
   kernels.free(factor)

@@ -51,6 +51,14 @@ export const gptqOptions = z.object({
     .enum(['hessian', 'none'])
     .default('hessian')
     .describe('what the search weighs squared errors by: diag(H), or nothing'),
+  sweeps: z
+    .int()
+    .min(0)
+    .max(100)
+    .optional()
+    .describe(
+      'sweeps of coordinate descent after the pass (default 4; 0 where groups are dynamic)',
+    ),
   damping: z
     .number()
     .min(0)
@@ -58,6 +66,9 @@ export const gptqOptions = z.object({
     .default(0.01)
     .describe('share of the mean of diag(H) added to it; doubled by itself while H is singular'),
 })
+
+/** Past this many the codes hardly change any more (README, table). */
+const DEFAULT_SWEEPS = 4
 
 type GptqOptions = z.output<typeof gptqOptions>
 
@@ -81,6 +92,9 @@ export const gptq = definePlugin(
       throw new LowbitError('bad-option', 'gptq: dynamic groups need granularity group', {
         option: 'groups',
       })
+    }
+    if (options.groups === 'dynamic' && options.sweeps) {
+      throw new LowbitError('bad-option', 'gptq: sweeps need static groups', { option: 'sweeps' })
     }
     return {
       kind: 'quantizer',
@@ -123,10 +137,17 @@ async function feedBack(
     kernels.diagonal(importance, hessian)
     const diagonal = await kernels.read(importance)
     const order = columnOrder(options.order, diagonal, schemeBlocks(scheme, rows, columns).columns)
-    const { factor } = await factorHessian(kernels, hessian, diagonal, order, options.damping, name)
+    const { factor, lambda } = await factorHessian(
+      kernels,
+      hessian,
+      diagonal,
+      order,
+      options.damping,
+      name,
+    )
     own(factor)
     input.signal?.throwIfAborted()
-    const pass = { ...input, scheme, options, order, factor, importance, own }
+    const pass = { ...input, scheme, options, order, factor, lambda, importance, own }
     return options.groups === 'static' ? await staticPass(pass) : await dynamicPass(pass)
   } finally {
     kernels.free(...owned)
@@ -138,6 +159,8 @@ interface Pass extends QuantizeInput {
   readonly options: GptqOptions
   readonly order: Uint32Array | undefined
   readonly factor: Tensor
+  /** What was added to the Hessian's diagonal. */
+  readonly lambda: number
   readonly importance: Tensor
   readonly own: (tensor: Tensor) => Tensor
 }
@@ -155,11 +178,9 @@ async function staticPass(pass: Pass): Promise<QuantizedMatrix> {
   kernels.fit(scale, zero, weight, { ...rounding, ...fitOptions(pass) })
   const stored = storeScale(scheme, blocks, await kernels.read(scale), across.rows, across.columns)
   if (scheme.nested !== 'none') kernels.write(scale, stored.values)
-  let working = weight
-  if (order) {
-    working = own(kernels.tensor(rows, columns))
-    kernels.permuteColumns(working, weight, order)
-  }
+  const working = own(kernels.tensor(rows, columns))
+  if (order) kernels.permuteColumns(working, weight, order)
+  else kernels.copy(working, weight)
   const codes = own(kernels.tensor(rows, columns, 'u8'))
   const blockOf = order?.map((column) => Math.floor(column / blocks.columns))
   kernels.feedback(codes, working, pass.factor, scale, zero, {
@@ -169,7 +190,24 @@ async function staticPass(pass: Pass): Promise<QuantizedMatrix> {
     blockOf,
   })
   pass.signal?.throwIfAborted()
-  const natural = restoreOrder(await kernels.readCodes(codes), rows, order)
+  const sweeps = options.sweeps ?? DEFAULT_SWEEPS
+  let natural: Uint8Array
+  if (sweeps > 0) {
+    let decoded = working
+    if (order) {
+      decoded = own(kernels.tensor(rows, columns))
+      kernels.permuteColumns(decoded, working, inverseOrder(order))
+    }
+    for (let sweep = 0; sweep < sweeps; sweep++) {
+      kernels.descend(codes, decoded, weight, pass.hessian!, scale, zero, {
+        ...rounding,
+        damping: pass.lambda,
+      })
+    }
+    natural = await kernels.readCodes(codes)
+  } else {
+    natural = restoreOrder(await kernels.readCodes(codes), rows, order)
+  }
   return {
     rows,
     columns,
@@ -263,6 +301,12 @@ async function dynamicPass(pass: Pass): Promise<QuantizedMatrix> {
   function place(all: Float32Array, column: Float32Array, group: number): void {
     for (let row = 0; row < rows; row++) all[row * groups + group] = column[row]
   }
+}
+
+function inverseOrder(order: Uint32Array): Uint32Array {
+  const inverse = new Uint32Array(order.length)
+  for (let i = 0; i < order.length; i++) inverse[order[i]] = i
+  return inverse
 }
 
 /** Codes in the order of quantizing → in the natural order of columns. */

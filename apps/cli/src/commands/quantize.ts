@@ -110,6 +110,9 @@ async function quantize(
   const overwrite = flags.overwrite === true
   const model = await openModel(name, session)
   const output = await prepareOutput({ out: flags.out, overwrite, source: model.directory })
+  if (model.checkpoint.format !== 'dense') {
+    session.warn(`${name} is quantized already (${model.checkpoint.format}): its errors stay in`)
+  }
   session.onStop('stopping; the same command goes on where this one stopped')
   try {
     const calibration = await gatherCalibration(model, request, session)

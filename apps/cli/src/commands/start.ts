@@ -152,7 +152,6 @@ async function compare(
       seconds: seconds.get(method),
     })
     decoder.dispose()
-    await model.checkpoint.close()
   }
   return rows
 }

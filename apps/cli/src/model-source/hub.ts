@@ -1,7 +1,13 @@
 /** Models of the Hugging Face hub, through its own client, kept in its own cache. */
 
+import { readdir, stat } from 'node:fs/promises'
 import path from 'node:path'
-import { downloadFileToCacheDir, listFiles } from '@huggingface/hub'
+import {
+  downloadFileToCacheDir,
+  getHFHubCachePath,
+  getRepoFolderName,
+  listFiles,
+} from '@huggingface/hub'
 import { LowbitError } from '@lowbit/core'
 import type { Session } from '../session.ts'
 import { bytes } from '../terminal/units.ts'
@@ -18,6 +24,7 @@ export async function downloadModel(id: string, session: Session): Promise<strin
     ...(process.env.HF_ENDPOINT && { hubUrl: process.env.HF_ENDPOINT }),
   }
   const progress = session.progress('downloading')
+  session.onStop('stopped; the same command goes on downloading')
   try {
     const wanted: { path: string; size: number }[] = []
     for await (const file of listFiles({ ...hub, fetch: watched(session) })) {
@@ -43,6 +50,11 @@ export async function downloadModel(id: string, session: Session): Promise<strin
   } catch (cause) {
     session.signal.throwIfAborted()
     if (cause instanceof LowbitError) throw cause
+    const cached = await cachedSnapshot(id)
+    if (cached) {
+      session.warn(`the hub can't be asked (${reason(cause)}); using the copy in ${cached}`)
+      return cached
+    }
     throw new LowbitError(
       'hub-failed',
       `there is no folder ${id}, and the hub did not give a model of that name: ${reason(cause)}; a folder with config.json and safetensors files works without a network`,
@@ -52,6 +64,23 @@ export async function downloadModel(id: string, session: Session): Promise<strin
     progress.end()
   }
 }
+
+/** The newest snapshot of an earlier download whose weights are there. */
+async function cachedSnapshot(id: string): Promise<string | undefined> {
+  const folder = getRepoFolderName({ type: 'model', name: id })
+  const snapshots = path.join(getHFHubCachePath(), folder, 'snapshots')
+  const found: { at: string; changed: number }[] = []
+  for (const name of await namesIn(snapshots)) {
+    const at = path.join(snapshots, name)
+    const files = await namesIn(at)
+    const whole = files.some((file) => /^model\.safetensors(\.index\.json)?$/.test(file))
+    if (!whole || !files.includes('config.json')) continue
+    found.push({ at, changed: (await stat(at)).mtimeMs })
+  }
+  return found.sort((a, b) => b.changed - a.changed)[0]?.at
+}
+
+const namesIn = (folder: string): Promise<string[]> => readdir(folder).catch((): string[] => [])
 
 function reason(cause: unknown): string {
   if (!(cause instanceof Error)) return String(cause)

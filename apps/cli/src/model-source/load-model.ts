@@ -26,6 +26,8 @@ export async function loadModel(
       signal: session.signal,
       onProgress: (done, total) => progress.update(done / total, `block ${done} of ${total}`),
     })
+    // Everything that runs is in memory now.
+    await model.checkpoint.close()
     return { decoder, bitsPerWeight: tally.bitsPerWeight() }
   } finally {
     progress.end()

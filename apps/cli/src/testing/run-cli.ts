@@ -23,8 +23,16 @@ export interface RunOptions {
   readonly onStart?: (child: ChildProcess) => void
 }
 
+const THREADED = ['quantize', 'eval', 'generate', 'start']
+
+/** Tests run side by side, so each process gets one thread unless the test says otherwise. */
+function withThreads(words: readonly string[]): readonly string[] {
+  if (!THREADED.includes(words[0]) || words.includes('--threads')) return words
+  return [words[0], '--threads', '1', ...words.slice(1)]
+}
+
 export function runCli(words: readonly string[], options: RunOptions = {}): Promise<CliResult> {
-  const child = spawn(process.execPath, [MAIN, ...words], {
+  const child = spawn(process.execPath, [MAIN, ...withThreads(words)], {
     env: { ...process.env, NO_COLOR: '1', FORCE_COLOR: undefined, ...options.env },
     stdio: ['pipe', 'pipe', 'pipe'],
   })

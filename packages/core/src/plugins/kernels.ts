@@ -74,6 +74,12 @@ export interface FeedbackOptions extends Rounding {
   readonly blockOf?: Uint32Array
 }
 
+/** One sweep of coordinate descent over codes that a first pass has found. */
+export interface DescendOptions extends Rounding {
+  /** λ, added to the Hessian's diagonal. */
+  readonly damping: number
+}
+
 export interface AttentionShape {
   readonly heads: number
   readonly keyValueHeads: number
@@ -172,6 +178,21 @@ export interface Kernels {
     scale: Tensor,
     zero: Tensor | undefined,
     options: FeedbackOptions,
+  ): void
+
+  /**
+   * One sweep of coordinate descent: each code in turn, in the order of columns, becomes the one that
+   * makes (w − q)(H + λ1)(w − q)ᵀ of its row least while all others are held. `codes` and `decoded`
+   * (their values) are changed in place; the sum over each row never grows but for rounding.
+   */
+  descend(
+    codes: Tensor,
+    decoded: Tensor,
+    weight: Tensor,
+    hessian: Tensor,
+    scale: Tensor,
+    zero: Tensor | undefined,
+    options: DescendOptions,
   ): void
 
   // ---- a decoder's small operations

@@ -47,7 +47,7 @@ describe.each(everyBuild)('linear algebra, %j', (options) => {
         [1, 1],
         [3, 9],
         [70, 150],
-        [300, 530],
+        [40, 530],
       ]) {
         const x = normals(random, tokens * n)
         const turned = Float32Array.from({ length: n * tokens }, (_, i) => {
@@ -66,7 +66,7 @@ describe.each(everyBuild)('linear algebra, %j', (options) => {
     })
   })
 
-  it.each([1, 2, 5, 63, 64, 65, 130, 200])('factors the inverse of %i²', async (n) => {
+  it.each([1, 2, 5, 63, 64, 65, 150])('factors the inverse of %i²', async (n) => {
     const h = hessian(n, n)
     const order = permutation(seeded(n), n)
     await using(options, async (kernels) => {

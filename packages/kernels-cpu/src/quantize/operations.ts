@@ -1,16 +1,22 @@
 /** Scales, rounding and the feedback pass. */
 
 import { type Kernels, LowbitError, type Rounding, type Tensor } from '@lowbit/core'
+import { product } from '../algebra/product.ts'
 import type { Device } from '../device.ts'
 import { expect, own } from '../tensors.ts'
+import { writeSource } from '../weights/source.ts'
 import { gridMemory } from './grid.ts'
 
-type Operations = Pick<Kernels, 'fit' | 'round' | 'feedback'>
+type Operations = Pick<Kernels, 'fit' | 'round' | 'feedback' | 'descend'>
 
 const SCALE_TYPE = { f32: 0, f16: 1, bf16: 2, f8_e8m0: 3 } as const
 
 /** As assembly/feedback.ts divides its scratch: 16 rows on their side, codes, errors twice, a panel. */
 const FEEDBACK_ROOM = 128 * 16 * 4 + 128 * 16 + 2 * 128 * 96 * 4 + 64 + 128 * 64 * 4 + 192
+
+/** As assembly/descend.ts divides its scratch: weights, values and gradients of 16 rows, codes. */
+const DESCEND_BLOCK = 128
+const DESCEND_ROOM = 3 * DESCEND_BLOCK * 16 * 4 + DESCEND_BLOCK * 16
 
 export function quantizeOperations(device: Device): Operations {
   const { memory } = device
@@ -93,6 +99,44 @@ export function quantizeOperations(device: Device): Operations {
         ...[out, w.at, rows, columns, u, scale, zero, across, blockRows, blocks, gridAt(grid)],
         ...[from, to, scratch.at, scratch.each],
       )
+    },
+
+    descend(codes, decoded, weight, hessian, scaleTensor, zeroTensor, options) {
+      const w = own(weight)
+      const { rows, columns } = w
+      const { blockRows, blockColumns, grid, damping } = options
+      const { scale, zero } = scales(w, scaleTensor, zeroTensor, options)
+      const out = expect(codes, rows, columns, 'codes', 'u8').at
+      const q = expect(decoded, rows, columns, 'decoded').at
+      const h = expect(hessian, columns, columns, 'the Hessian').at
+      const across = Math.ceil(columns / blockColumns)
+      const blocks = device.room('blocks', columns * 4)
+      for (let i = 0; i < columns; i++) {
+        memory.u32[blocks / 4 + i] = Math.floor(i / blockColumns)
+      }
+      const stride = columns * 4
+      const size = rows * columns
+      const difference = device.room('difference', size * 4)
+      const gradient = device.room('gradient', rows * DESCEND_BLOCK * 4)
+      const scratch = device.roomPerThread('descend', DESCEND_ROOM)
+      for (let from = 0; from < columns; from += DESCEND_BLOCK) {
+        const some = Math.min(DESCEND_BLOCK, columns - from)
+        // (w − q)·H for the block's columns, afresh: earlier blocks have changed q.
+        device.run('difference', size, difference, w.at, q, rows, columns)
+        const source = writeSource(memory, {
+          ...{ kind: 'rows', data: h + from * stride, stride, rows: some, depth: columns },
+        })
+        product(device, {
+          ...{ out: gradient, outStride: some * 4, left: difference, leftStride: stride, rows },
+          ...{ source, columns: some, depth: columns },
+        })
+        device.run(
+          'descend',
+          size * some,
+          ...[out, w.at, q, gradient, rows, columns, h, damping, scale, zero, across, blockRows],
+          ...[blocks, gridAt(grid), from, from + some, scratch.at, scratch.each],
+        )
+      }
     },
   }
 }

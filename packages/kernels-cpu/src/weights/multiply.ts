@@ -6,7 +6,10 @@ import type { Device } from '../device.ts'
 import { expect } from '../tensors.ts'
 import { type CpuWeight, loadWeight, ownWeight, unloadWeight } from './load.ts'
 
-/** Up to here rows go one to four at a time through the kernels that pack nothing. */
+/**
+ * Up to here rows go one to four at a time through the kernels that pack nothing; those with a table
+ * take a single row.
+ */
 const FEW_ROWS = 5
 
 type Operations = Pick<Kernels, 'load' | 'unload' | 'matmul' | 'gather'>
@@ -77,7 +80,7 @@ export function weightOperations(device: Device): Operations {
         dots(out.at, left, rows, weight, accumulate ? 1 : 0)
         return
       }
-      if (rows <= FEW_ROWS) {
+      if (rows <= (weight.kind.startsWith('table') ? 1 : FEW_ROWS)) {
         few(out.at, left, rows, weight, accumulate ? 1 : 0)
         return
       }

@@ -223,20 +223,21 @@ async function jobFingerprint(
   })
 }
 
-/** Tells models of one shape apart by where they are, their vectors and their last block. */
+/** Tells models of one shape apart, wherever they lie: their vectors, their first and their last block. */
 async function sourcePrint({ checkpoint, config }: Opened): Promise<string[]> {
-  const prints = [checkpoint.location]
-  const add = async (bytes: Uint8Array): Promise<void> => {
-    prints.push(await digest(bytes))
+  const prints: string[] = []
+  for (const name of checkpoint.vectors) {
+    prints.push(await digest((await checkpoint.readRaw(name)).bytes))
   }
-  for (const name of checkpoint.vectors) await add((await checkpoint.readRaw(name)).bytes)
-  for (const module of blockNames(config.architecture, config.layers - 1).modules.values()) {
-    const matrix = await checkpoint.readMatrix(module)
-    const arrays = isQuantized(matrix)
-      ? matrix.stages.map(({ codes }) => codes.data)
-      : [matrix.values]
-    for (const { buffer, byteOffset, byteLength } of arrays) {
-      await add(new Uint8Array(buffer, byteOffset, byteLength))
+  for (const layer of new Set([0, config.layers - 1])) {
+    for (const module of blockNames(config.architecture, layer).modules.values()) {
+      const matrix = await checkpoint.readMatrix(module)
+      const arrays = isQuantized(matrix)
+        ? matrix.stages.map(({ codes }) => codes.data)
+        : [matrix.values]
+      for (const { buffer, byteOffset, byteLength } of arrays) {
+        prints.push(await digest(new Uint8Array(buffer, byteOffset, byteLength)))
+      }
     }
   }
   return prints

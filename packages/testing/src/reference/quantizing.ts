@@ -5,7 +5,9 @@ import { fitBlock } from './fitting.ts'
 import { checkShape, type Memory } from './memory.ts'
 import { gridRounder } from './rounding.ts'
 
-export function quantizing(memory: Memory): Pick<Kernels, 'fit' | 'round' | 'feedback'> {
+export function quantizing(
+  memory: Memory,
+): Pick<Kernels, 'fit' | 'round' | 'feedback' | 'descend'> {
   const { floats, codes: bytes } = memory
   return {
     fit(scale, zero, weight, options) {
@@ -85,6 +87,30 @@ export function quantizing(memory: Memory): Pick<Kernels, 'fit' | 'round' | 'fee
           const error = (w[at] - q) / u[j * columns + j]
           w[at] = q
           for (let k = j + 1; k < columns; k++) w[row * columns + k] -= error * u[j * columns + k]
+        }
+      }
+    },
+    descend(codes, decoded, weight, hessian, scale, zero, options) {
+      const { rows, columns } = weight
+      const { blockRows, blockColumns, damping } = options
+      checkShape('codes', codes, rows, columns)
+      checkShape('decoded', decoded, rows, columns)
+      checkShape('hessian', hessian, columns, columns)
+      checkBlocks(scale, zero, weight, options)
+      const [c, w, q] = [bytes(codes), floats(weight), floats(decoded)]
+      const [h, s, z] = [floats(hessian), floats(scale), zero && floats(zero)]
+      const { nearest, values } = gridRounder(options.grid)
+      for (let row = 0; row < rows; row++) {
+        const at = row * columns
+        for (let j = 0; j < columns; j++) {
+          let slope = damping * (w[at + j] - q[at + j])
+          for (let k = 0; k < columns; k++) slope += (w[at + k] - q[at + k]) * h[k * columns + j]
+          const power = h[j * columns + j] + damping
+          const target = power > 0 ? q[at + j] + slope / power : q[at + j]
+          const block = Math.floor(row / blockRows) * scale.columns + Math.floor(j / blockColumns)
+          const offset = z ? z[block] : 0
+          c[at + j] = nearest(quotient(target, s[block]), offset)
+          q[at + j] = s[block] * (values[c[at + j]] - offset)
         }
       }
     },

@@ -1,0 +1,193 @@
+/** Bytes × bytes (dots.ts). The strict build never calls it. */
+
+import { quarter } from './codes'
+import { put } from './put'
+import { fma } from './simd'
+import { groupOf, groupsOf, offsetsOf, rowsOf, scalesOf } from './source'
+
+// @ts-ignore: decorator
+@inline
+function dot(codes: v128, x: v128): v128 {
+  if (ASC_FEATURE_RELAXED_SIMD) return i16x8.relaxed_dot_i8x16_i7x16_s(x, codes)
+  return codes
+}
+
+/** Two i16 sums of each of four rows → floats. */
+// @ts-ignore: decorator
+@inline
+function floats(pairs: v128): v128 {
+  return f32x4.convert_i32x4_s(i32x4.extadd_pairwise_i16x8_s(pairs))
+}
+
+// @ts-ignore: decorator
+@inline
+export function narrowRow(
+  bits: i32,
+  codes: usize,
+  x: usize,
+  factors: usize,
+  sums: usize,
+  source: usize,
+  strip: i32,
+  out: usize,
+  add: i32,
+): void {
+  const group = groupOf(source)
+  const groups = groupsOf(source)
+  const offsets = offsetsOf(source)
+  let scales = scalesOf(source) + (<usize>(strip * groups) << 5)
+  let shift = offsets + (<usize>(strip * groups) << 5)
+  let low = f32x4.splat(0)
+  let high = low
+  let k = 0
+  for (let g = 0; g < groups; g++, scales += 32, sums += 4) {
+    let a = f32x4.splat(0)
+    let b = a
+    for (const end = k + group; k < end; k += 32, factors += 4) {
+      let v = v128.load32_splat(x + <usize>k)
+      let p = dot(quarter(bits, codes, k, 0), v)
+      let q = dot(quarter(bits, codes, k, 1), v)
+      v = v128.load32_splat(x + <usize>k, 4)
+      p = i16x8.add(p, dot(quarter(bits, codes, k + 4, 0), v))
+      q = i16x8.add(q, dot(quarter(bits, codes, k + 4, 1), v))
+      v = v128.load32_splat(x + <usize>k, 8)
+      p = i16x8.add(p, dot(quarter(bits, codes, k + 8, 0), v))
+      q = i16x8.add(q, dot(quarter(bits, codes, k + 8, 1), v))
+      v = v128.load32_splat(x + <usize>k, 12)
+      p = i16x8.add(p, dot(quarter(bits, codes, k + 12, 0), v))
+      q = i16x8.add(q, dot(quarter(bits, codes, k + 12, 1), v))
+      v = v128.load32_splat(x + <usize>k, 16)
+      p = i16x8.add(p, dot(quarter(bits, codes, k + 16, 0), v))
+      q = i16x8.add(q, dot(quarter(bits, codes, k + 16, 1), v))
+      v = v128.load32_splat(x + <usize>k, 20)
+      p = i16x8.add(p, dot(quarter(bits, codes, k + 20, 0), v))
+      q = i16x8.add(q, dot(quarter(bits, codes, k + 20, 1), v))
+      v = v128.load32_splat(x + <usize>k, 24)
+      p = i16x8.add(p, dot(quarter(bits, codes, k + 24, 0), v))
+      q = i16x8.add(q, dot(quarter(bits, codes, k + 24, 1), v))
+      v = v128.load32_splat(x + <usize>k, 28)
+      p = i16x8.add(p, dot(quarter(bits, codes, k + 28, 0), v))
+      q = i16x8.add(q, dot(quarter(bits, codes, k + 28, 1), v))
+      const f = v128.load32_splat(factors)
+      a = fma(floats(p), f, a)
+      b = fma(floats(q), f, b)
+    }
+    low = fma(v128.load(scales), a, low)
+    high = fma(v128.load(scales, 16), b, high)
+    if (offsets) {
+      const s = v128.load32_splat(sums)
+      low = fma(v128.load(shift), s, low)
+      high = fma(v128.load(shift, 16), s, high)
+      shift += 32
+    }
+  }
+  put(out, strip << 3, rowsOf(source), low, high, add)
+}
+
+/** Four rows of x, of which `left` are wanted. */
+export function narrowRows(
+  codes: usize,
+  x: usize,
+  factors: usize,
+  sums: usize,
+  source: usize,
+  strip: i32,
+  out: usize,
+  stride: usize,
+  left: i32,
+  add: i32,
+): void {
+  const group = groupOf(source)
+  const groups = groupsOf(source)
+  const offsets = offsetsOf(source)
+  let scales = scalesOf(source) + (<usize>(strip * groups) << 5)
+  let shift = offsets + (<usize>(strip * groups) << 5)
+  let s00 = f32x4.splat(0)
+  let s01 = s00
+  let s10 = s00
+  let s11 = s00
+  let s20 = s00
+  let s21 = s00
+  let s30 = s00
+  let s31 = s00
+  for (let g = 0; g < groups; g++, scales += 32, sums += 16) {
+    let a00 = f32x4.splat(0)
+    let a01 = a00
+    let a10 = a00
+    let a11 = a00
+    let a20 = a00
+    let a21 = a00
+    let a30 = a00
+    let a31 = a00
+    for (let block = group >> 5; block > 0; block--, factors += 16) {
+      let p00 = i16x8.splat(0)
+      let p01 = p00
+      let p10 = p00
+      let p11 = p00
+      let p20 = p00
+      let p21 = p00
+      let p30 = p00
+      let p31 = p00
+      for (let i = 0; i < 8; i++, codes += 32, x += 16) {
+        const c = v128.load(codes)
+        const d = v128.load(codes, 16)
+        let v = v128.load32_splat(x)
+        p00 = i16x8.add(p00, dot(c, v))
+        p01 = i16x8.add(p01, dot(d, v))
+        v = v128.load32_splat(x, 4)
+        p10 = i16x8.add(p10, dot(c, v))
+        p11 = i16x8.add(p11, dot(d, v))
+        v = v128.load32_splat(x, 8)
+        p20 = i16x8.add(p20, dot(c, v))
+        p21 = i16x8.add(p21, dot(d, v))
+        v = v128.load32_splat(x, 12)
+        p30 = i16x8.add(p30, dot(c, v))
+        p31 = i16x8.add(p31, dot(d, v))
+      }
+      let f = v128.load32_splat(factors)
+      a00 = fma(floats(p00), f, a00)
+      a01 = fma(floats(p01), f, a01)
+      f = v128.load32_splat(factors, 4)
+      a10 = fma(floats(p10), f, a10)
+      a11 = fma(floats(p11), f, a11)
+      f = v128.load32_splat(factors, 8)
+      a20 = fma(floats(p20), f, a20)
+      a21 = fma(floats(p21), f, a21)
+      f = v128.load32_splat(factors, 12)
+      a30 = fma(floats(p30), f, a30)
+      a31 = fma(floats(p31), f, a31)
+    }
+    const low = v128.load(scales)
+    const high = v128.load(scales, 16)
+    s00 = fma(low, a00, s00)
+    s01 = fma(high, a01, s01)
+    s10 = fma(low, a10, s10)
+    s11 = fma(high, a11, s11)
+    s20 = fma(low, a20, s20)
+    s21 = fma(high, a21, s21)
+    s30 = fma(low, a30, s30)
+    s31 = fma(high, a31, s31)
+    if (offsets) {
+      const o0 = v128.load(shift)
+      const o1 = v128.load(shift, 16)
+      shift += 32
+      let s = v128.load32_splat(sums)
+      s00 = fma(o0, s, s00)
+      s01 = fma(o1, s, s01)
+      s = v128.load32_splat(sums, 4)
+      s10 = fma(o0, s, s10)
+      s11 = fma(o1, s, s11)
+      s = v128.load32_splat(sums, 8)
+      s20 = fma(o0, s, s20)
+      s21 = fma(o1, s, s21)
+      s = v128.load32_splat(sums, 12)
+      s30 = fma(o0, s, s30)
+      s31 = fma(o1, s, s31)
+    }
+  }
+  const rows = rowsOf(source)
+  put(out, strip << 3, rows, s00, s01, add)
+  if (left > 1) put(out + stride, strip << 3, rows, s10, s11, add)
+  if (left > 2) put(out + stride * 2, strip << 3, rows, s20, s21, add)
+  if (left > 3) put(out + stride * 3, strip << 3, rows, s30, s31, add)
+}
