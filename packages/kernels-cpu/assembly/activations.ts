@@ -8,7 +8,7 @@
  *   sums    [panel][group][high] f32: Σ factor · x over each group, for offsets
  */
 
-import { largest } from './simd'
+import { largest, whole } from './simd'
 import { take } from './threads'
 
 export function quantizeRows(
@@ -48,7 +48,7 @@ export function quantizeRows(
         let total = i32x4.splat(0)
         for (let i: usize = 0; i < 128; i += 16) {
           const v = row < rows ? v128.load(p + i) : f32x4.splat(0)
-          const q = i32x4.trunc_sat_f32x4_s(f32x4.nearest(f32x4.mul(v, f32x4.splat(inverse))))
+          const q = whole(f32x4.nearest(f32x4.mul(v, f32x4.splat(inverse))))
           total = i32x4.add(total, q)
           const narrow = i16x8.narrow_i32x4_s(q, q)
           if (wide) v128.store64_lane(to, narrow, 0)

@@ -1,9 +1,8 @@
 /** Bytes × bytes (dots.ts). The strict build never calls it. */
 
-import { quarter } from './codes'
 import { put } from './put'
 import { fma } from './simd'
-import { groupOf, groupsOf, offsetsOf, rowsOf, scalesOf } from './source'
+import { centerOf, groupOf, groupsOf, offsetsOf, rowsOf, scalesOf } from './source'
 
 // @ts-ignore: decorator
 @inline
@@ -35,39 +34,56 @@ export function narrowRow(
   const group = groupOf(source)
   const groups = groupsOf(source)
   const offsets = offsetsOf(source)
+  const center = centerOf(source)
   let scales = scalesOf(source) + (<usize>(strip * groups) << 5)
   let shift = offsets + (<usize>(strip * groups) << 5)
+  const mask = i8x16.splat(bits == 4 ? 15 : 3)
   let low = f32x4.splat(0)
   let high = low
-  let k = 0
   for (let g = 0; g < groups; g++, scales += 32, sums += 4) {
-    let a = f32x4.splat(0)
+    let a = f32x4.splat(center * load<f32>(sums))
     let b = a
-    for (const end = k + group; k < end; k += 32, factors += 4) {
-      let v = v128.load32_splat(x + <usize>k)
-      let p = dot(quarter(bits, codes, k, 0), v)
-      let q = dot(quarter(bits, codes, k, 1), v)
-      v = v128.load32_splat(x + <usize>k, 4)
-      p = i16x8.add(p, dot(quarter(bits, codes, k + 4, 0), v))
-      q = i16x8.add(q, dot(quarter(bits, codes, k + 4, 1), v))
-      v = v128.load32_splat(x + <usize>k, 8)
-      p = i16x8.add(p, dot(quarter(bits, codes, k + 8, 0), v))
-      q = i16x8.add(q, dot(quarter(bits, codes, k + 8, 1), v))
-      v = v128.load32_splat(x + <usize>k, 12)
-      p = i16x8.add(p, dot(quarter(bits, codes, k + 12, 0), v))
-      q = i16x8.add(q, dot(quarter(bits, codes, k + 12, 1), v))
-      v = v128.load32_splat(x + <usize>k, 16)
-      p = i16x8.add(p, dot(quarter(bits, codes, k + 16, 0), v))
-      q = i16x8.add(q, dot(quarter(bits, codes, k + 16, 1), v))
-      v = v128.load32_splat(x + <usize>k, 20)
-      p = i16x8.add(p, dot(quarter(bits, codes, k + 20, 0), v))
-      q = i16x8.add(q, dot(quarter(bits, codes, k + 20, 1), v))
-      v = v128.load32_splat(x + <usize>k, 24)
-      p = i16x8.add(p, dot(quarter(bits, codes, k + 24, 0), v))
-      q = i16x8.add(q, dot(quarter(bits, codes, k + 24, 1), v))
-      v = v128.load32_splat(x + <usize>k, 28)
-      p = i16x8.add(p, dot(quarter(bits, codes, k + 28, 0), v))
-      q = i16x8.add(q, dot(quarter(bits, codes, k + 28, 1), v))
+    for (let left = group; left > 0; left -= 32, factors += 4) {
+      let p = i16x8.splat(0)
+      let q = p
+      // Two rounds of 64 bytes: addresses are constants, and unrolled further V8 spills.
+      if (bits == 4) {
+        for (let i = 0; i < 2; i++, codes += 64, x += 16) {
+          let v = v128.load32_splat(x)
+          let c = v128.load(codes)
+          p = i16x8.add(p, dot(v128.and(c, mask), v))
+          q = i16x8.add(q, dot(v128.and(i16x8.shr_u(c, 4), mask), v))
+          v = v128.load32_splat(x, 4)
+          c = v128.load(codes, 16)
+          p = i16x8.add(p, dot(v128.and(c, mask), v))
+          q = i16x8.add(q, dot(v128.and(i16x8.shr_u(c, 4), mask), v))
+          v = v128.load32_splat(x, 8)
+          c = v128.load(codes, 32)
+          p = i16x8.add(p, dot(v128.and(c, mask), v))
+          q = i16x8.add(q, dot(v128.and(i16x8.shr_u(c, 4), mask), v))
+          v = v128.load32_splat(x, 12)
+          c = v128.load(codes, 48)
+          p = i16x8.add(p, dot(v128.and(c, mask), v))
+          q = i16x8.add(q, dot(v128.and(i16x8.shr_u(c, 4), mask), v))
+        }
+      } else {
+        for (let i = 0; i < 2; i++, codes += 32, x += 16) {
+          let c = v128.load(codes)
+          let v = v128.load32_splat(x)
+          p = i16x8.add(p, dot(v128.and(c, mask), v))
+          q = i16x8.add(q, dot(v128.and(i16x8.shr_u(c, 2), mask), v))
+          v = v128.load32_splat(x, 4)
+          p = i16x8.add(p, dot(v128.and(i16x8.shr_u(c, 4), mask), v))
+          q = i16x8.add(q, dot(v128.and(i16x8.shr_u(c, 6), mask), v))
+          c = v128.load(codes, 16)
+          v = v128.load32_splat(x, 8)
+          p = i16x8.add(p, dot(v128.and(c, mask), v))
+          q = i16x8.add(q, dot(v128.and(i16x8.shr_u(c, 2), mask), v))
+          v = v128.load32_splat(x, 12)
+          p = i16x8.add(p, dot(v128.and(i16x8.shr_u(c, 4), mask), v))
+          q = i16x8.add(q, dot(v128.and(i16x8.shr_u(c, 6), mask), v))
+        }
+      }
       const f = v128.load32_splat(factors)
       a = fma(floats(p), f, a)
       b = fma(floats(q), f, b)
@@ -100,6 +116,7 @@ export function narrowRows(
   const group = groupOf(source)
   const groups = groupsOf(source)
   const offsets = offsetsOf(source)
+  const center = centerOf(source)
   let scales = scalesOf(source) + (<usize>(strip * groups) << 5)
   let shift = offsets + (<usize>(strip * groups) << 5)
   let s00 = f32x4.splat(0)
@@ -111,14 +128,14 @@ export function narrowRows(
   let s30 = s00
   let s31 = s00
   for (let g = 0; g < groups; g++, scales += 32, sums += 16) {
-    let a00 = f32x4.splat(0)
+    let a00 = f32x4.splat(center * load<f32>(sums))
     let a01 = a00
-    let a10 = a00
-    let a11 = a00
-    let a20 = a00
-    let a21 = a00
-    let a30 = a00
-    let a31 = a00
+    let a10 = f32x4.splat(center * load<f32>(sums, 4))
+    let a11 = a10
+    let a20 = f32x4.splat(center * load<f32>(sums, 8))
+    let a21 = a20
+    let a30 = f32x4.splat(center * load<f32>(sums, 12))
+    let a31 = a30
     for (let block = group >> 5; block > 0; block--, factors += 16) {
       let p00 = i16x8.splat(0)
       let p01 = p00

@@ -3,7 +3,7 @@
 import { quarter } from './codes'
 import { put } from './put'
 import { fma } from './simd'
-import { groupOf, groupsOf, offsetsOf, rowsOf, scalesOf } from './source'
+import { centerOf, groupOf, groupsOf, offsetsOf, rowsOf, scalesOf } from './source'
 
 /** Two i32 sums of each of four rows → floats. */
 // @ts-ignore: decorator
@@ -30,27 +30,61 @@ export function wideRow(
   const group = groupOf(source)
   const groups = groupsOf(source)
   const offsets = offsetsOf(source)
+  const center = centerOf(source)
   let scales = scalesOf(source) + (<usize>(strip * groups) << 5)
   let shift = offsets + (<usize>(strip * groups) << 5)
   let low = f32x4.splat(0)
   let high = low
-  let k = 0
   for (let g = 0; g < groups; g++, scales += 32, sums += 4) {
-    let a = f32x4.splat(0)
+    let a = f32x4.splat(center * load<f32>(sums))
     let b = a
-    for (const end = k + group; k < end; factors += 4) {
+    for (let left = group; left > 0; left -= 32, factors += 4) {
       let p0 = i32x4.splat(0)
       let p1 = p0
       let q0 = p0
       let q1 = p0
-      for (const stop = k + 32; k < stop; k += 4) {
-        const v = v128.load64_splat(x + (<usize>k << 1))
-        const c = quarter(bits, codes, k, 0)
-        p0 = i32x4.add(p0, i32x4.dot_i16x8_s(i16x8.extend_low_i8x16_u(c), v))
-        p1 = i32x4.add(p1, i32x4.dot_i16x8_s(i16x8.extend_high_i8x16_u(c), v))
-        const d = quarter(bits, codes, k, 1)
-        q0 = i32x4.add(q0, i32x4.dot_i16x8_s(i16x8.extend_low_i8x16_u(d), v))
-        q1 = i32x4.add(q1, i32x4.dot_i16x8_s(i16x8.extend_high_i8x16_u(d), v))
+      if (bits == 8) {
+        for (let i = 0; i < 2; i++, x += 32, codes += 128) {
+          let v = v128.load64_splat(x)
+          let c = v128.load(codes)
+          p0 = i32x4.add(p0, i32x4.dot_i16x8_s(i16x8.extend_low_i8x16_u(c), v))
+          p1 = i32x4.add(p1, i32x4.dot_i16x8_s(i16x8.extend_high_i8x16_u(c), v))
+          c = v128.load(codes, 16)
+          q0 = i32x4.add(q0, i32x4.dot_i16x8_s(i16x8.extend_low_i8x16_u(c), v))
+          q1 = i32x4.add(q1, i32x4.dot_i16x8_s(i16x8.extend_high_i8x16_u(c), v))
+          v = v128.load64_splat(x, 8)
+          c = v128.load(codes, 32)
+          p0 = i32x4.add(p0, i32x4.dot_i16x8_s(i16x8.extend_low_i8x16_u(c), v))
+          p1 = i32x4.add(p1, i32x4.dot_i16x8_s(i16x8.extend_high_i8x16_u(c), v))
+          c = v128.load(codes, 48)
+          q0 = i32x4.add(q0, i32x4.dot_i16x8_s(i16x8.extend_low_i8x16_u(c), v))
+          q1 = i32x4.add(q1, i32x4.dot_i16x8_s(i16x8.extend_high_i8x16_u(c), v))
+          v = v128.load64_splat(x, 16)
+          c = v128.load(codes, 64)
+          p0 = i32x4.add(p0, i32x4.dot_i16x8_s(i16x8.extend_low_i8x16_u(c), v))
+          p1 = i32x4.add(p1, i32x4.dot_i16x8_s(i16x8.extend_high_i8x16_u(c), v))
+          c = v128.load(codes, 80)
+          q0 = i32x4.add(q0, i32x4.dot_i16x8_s(i16x8.extend_low_i8x16_u(c), v))
+          q1 = i32x4.add(q1, i32x4.dot_i16x8_s(i16x8.extend_high_i8x16_u(c), v))
+          v = v128.load64_splat(x, 24)
+          c = v128.load(codes, 96)
+          p0 = i32x4.add(p0, i32x4.dot_i16x8_s(i16x8.extend_low_i8x16_u(c), v))
+          p1 = i32x4.add(p1, i32x4.dot_i16x8_s(i16x8.extend_high_i8x16_u(c), v))
+          c = v128.load(codes, 112)
+          q0 = i32x4.add(q0, i32x4.dot_i16x8_s(i16x8.extend_low_i8x16_u(c), v))
+          q1 = i32x4.add(q1, i32x4.dot_i16x8_s(i16x8.extend_high_i8x16_u(c), v))
+        }
+      } else {
+        for (let k = 0; k < 32; k += 4, x += 8) {
+          const v = v128.load64_splat(x)
+          const c = quarter(bits, codes, k, 0)
+          p0 = i32x4.add(p0, i32x4.dot_i16x8_s(i16x8.extend_low_i8x16_u(c), v))
+          p1 = i32x4.add(p1, i32x4.dot_i16x8_s(i16x8.extend_high_i8x16_u(c), v))
+          const d = quarter(bits, codes, k, 1)
+          q0 = i32x4.add(q0, i32x4.dot_i16x8_s(i16x8.extend_low_i8x16_u(d), v))
+          q1 = i32x4.add(q1, i32x4.dot_i16x8_s(i16x8.extend_high_i8x16_u(d), v))
+        }
+        codes += <usize>bits << 5
       }
       const f = v128.load32_splat(factors)
       a = fma(joined(p0, p1), f, a)
@@ -87,6 +121,7 @@ export function wideRows(
   const group = groupOf(source)
   const groups = groupsOf(source)
   const offsets = offsetsOf(source)
+  const center = centerOf(source)
   const rows = rowsOf(source)
   for (let pair = 0; pair < left; pair += 2, x += 16, factors += 8, sums += 8) {
     let scales = scalesOf(source) + (<usize>(strip * groups) << 5)
@@ -100,10 +135,10 @@ export function wideRows(
     let s10 = s00
     let s11 = s00
     for (let g = 0; g < groups; g++, scales += 32, s += 16) {
-      let a00 = f32x4.splat(0)
+      let a00 = f32x4.splat(center * load<f32>(s))
       let a01 = a00
-      let a10 = a00
-      let a11 = a00
+      let a10 = f32x4.splat(center * load<f32>(s, 4))
+      let a11 = a10
       for (let block = group >> 5; block > 0; block--, f += 16) {
         let p0 = i32x4.splat(0)
         let p1 = p0

@@ -7,7 +7,9 @@
  *           codes of up to 4 bits: 8 · 2 · 15 · 127 < 2^15, so one block fits before widening
  *   wide    codes extended to i16 × i16 activations: i32x4.dot_i16x8 (pmaddwd); up to 8 bits
  *
- * With factor f of the block and s, o of the group: out += s · Σ f · (Σ c·x) + o · Σ f·x.
+ * With factor f of the block, s and o of the group and m of the matrix:
+ *
+ *   out += s · (Σ f · (Σ c·x) + m · Σ f·x) + o · Σ f·x
  */
 
 import { quarter } from './codes'

@@ -4,6 +4,7 @@ import { entries16, entries256, integers, quarter } from './codes'
 import { put } from './put'
 import { fma } from './simd'
 import {
+  centerOf,
   dataOf,
   depthOf,
   groupOf,
@@ -72,6 +73,7 @@ function codesOne(
   const group = groupOf(source)
   const groups = groupsOf(source)
   const offsets = offsetsOf(source)
+  const center = centerOf(source)
   const entries = tableOf(source)
   let t0 = i32x4.splat(0)
   let t1 = t0
@@ -119,6 +121,11 @@ function codesOne(
       const at = <usize>(strip * groups + g) << 5
       a0 = f32x4.add(f32x4.add(a0, b0), f32x4.add(c0, d0))
       a1 = f32x4.add(f32x4.add(a1, b1), f32x4.add(c1, d1))
+      if (center != 0) {
+        const shift = f32x4.splat(center * load<f32>(sums + (<usize>g << 2)))
+        a0 = f32x4.add(a0, shift)
+        a1 = f32x4.add(a1, shift)
+      }
       low = fma(v128.load(scalesOf(source) + at), a0, low)
       high = fma(v128.load(scalesOf(source) + at, 16), a1, high)
       if (offsets) {
@@ -152,6 +159,7 @@ function codesSome(
   const group = groupOf(source)
   const groups = groupsOf(source)
   const offsets = offsetsOf(source)
+  const center = centerOf(source)
   const next = <usize>depthOf(source) << 2
   const nextSums = <usize>groups << 2
   const rows = rowsOf(source)
@@ -251,6 +259,25 @@ function codesSome(
           v = v128.load32_splat(q + next * 3, 12)
           d0 = fma(v, w0, d0)
           d1 = fma(v, w1, d1)
+        }
+      }
+      if (center != 0) {
+        const p = sums + (<usize>g << 2)
+        let shift = f32x4.splat(center * load<f32>(p))
+        a0 = f32x4.add(a0, shift)
+        a1 = f32x4.add(a1, shift)
+        shift = f32x4.splat(center * load<f32>(p + nextSums))
+        b0 = f32x4.add(b0, shift)
+        b1 = f32x4.add(b1, shift)
+        if (count > 2) {
+          shift = f32x4.splat(center * load<f32>(p + nextSums * 2))
+          c0 = f32x4.add(c0, shift)
+          c1 = f32x4.add(c1, shift)
+        }
+        if (count > 3) {
+          shift = f32x4.splat(center * load<f32>(p + nextSums * 3))
+          d0 = f32x4.add(d0, shift)
+          d1 = f32x4.add(d1, shift)
         }
       }
       const at = <usize>(strip * groups + g) << 5

@@ -4,7 +4,7 @@
  * Within a group the sum runs over plain codes or table entries; scale and offset come in once for
  * each group:
  *
- *   Σ x·(s·c + o) = s·Σ x·c + o·Σ x,   Σ x over the group from `sums` [t][group]
+ *   Σ x·(s·(c + m) + o) = s·(Σ x·c + m·Σ x) + o·Σ x,   Σ x over the group from `sums` [t][group]
  */
 
 import { rowsOfCodes } from './gemv-codes'

@@ -4,6 +4,7 @@ import { entries16, entries256, integers, quarter } from './codes'
 import { fma, loadBfloats, loadHalves } from './simd'
 import {
   BF16,
+  centerOf,
   COLUMNS,
   dataOf,
   F16,
@@ -121,6 +122,7 @@ function fillCodes(
   const data = dataOf(source) + <usize>strip * strideOf(source)
   const group = groupOf(source)
   const offsets = offsetsOf(source)
+  const center = f32x4.splat(centerOf(source))
   const entries = tableOf(source)
   let t0 = i32x4.splat(0)
   let t1 = t0
@@ -138,8 +140,8 @@ function fillCodes(
     const at = <usize>(strip * groupsOf(source) + g) << 5
     const s0 = v128.load(scalesOf(source) + at)
     const s1 = v128.load(scalesOf(source) + at, 16)
-    let o0 = f32x4.splat(0)
-    let o1 = o0
+    let o0 = f32x4.mul(s0, center)
+    let o1 = f32x4.mul(s1, center)
     if (offsets) {
       o0 = v128.load(offsets + at)
       o1 = v128.load(offsets + at, 16)

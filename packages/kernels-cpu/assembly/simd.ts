@@ -74,3 +74,11 @@ export function loadHalves(p: usize): v128 {
 export function loadBfloats(p: usize): v128 {
   return i32x4.shl(v128.load16x4_u(p), 16)
 }
+
+/** Whole numbers that fit, as integers; of others the relaxed build may make anything. */
+// @ts-ignore: decorator
+@inline
+export function whole(v: v128): v128 {
+  if (ASC_FEATURE_RELAXED_SIMD) return i32x4.relaxed_trunc_f32x4_s(v)
+  return i32x4.trunc_sat_f32x4_s(v)
+}

@@ -1,5 +1,5 @@
 /**
- * The right-hand side of a multiplication, described in memory by ten i32 fields (the host's
+ * The right-hand side of a multiplication, described in memory by eleven 32-bit fields (the host's
  * src/weights/source.ts writes the same). Weights are kept in strips: 8 rows (outputs) side by side
  * for all k, so that rows are vector lanes and x is what gets splatted.
  *
@@ -8,8 +8,9 @@
  *   ROWS            a plain tensor b[n][k]
  *   COLUMNS         a plain tensor b[k][n]
  *
- * Codes have blocks of `group` columns; a weight is scale · value + offset, with 8 scales and
- * offsets for each strip and group: [strip][group][8].
+ * Codes have blocks of `group` columns; a weight is scale · (value + center) + offset, with 8
+ * scales and, if any, offsets for each strip and group: [strip][group][8]. Where there are offsets
+ * the center, one number for the whole matrix, is 0.
  */
 
 export const F32 = 0
@@ -86,4 +87,10 @@ export function offsetsOf(source: usize): usize {
 @inline
 export function tableOf(source: usize): usize {
   return load<usize>(source, 36)
+}
+
+// @ts-ignore: decorator
+@inline
+export function centerOf(source: usize): f32 {
+  return load<f32>(source, 40)
 }

@@ -86,7 +86,15 @@ describe('against the judge: OBQ that removes one weight at a time', () => {
   ])('%d × %d at %d bits', async (rows, columns, bits) => {
     const layer = randomLayer(rows, columns, columns)
     const options = {
-      ...{ bits, order: 'none', granularity: 'channel', search: 1, scaleType: 'f32', sweeps: 0 },
+      ...{
+        bits,
+        order: 'none',
+        granularity: 'channel',
+        search: 1,
+        scaleType: 'f32',
+        sweeps: 0,
+        damping: 0.01,
+      },
     }
     const matrix = await quantize(layer, options)
     const [stage] = matrix.stages

@@ -63,7 +63,7 @@ export const gptqOptions = z.object({
     .number()
     .min(0)
     .max(1)
-    .default(0.01)
+    .default(0.05)
     .describe('share of the mean of diag(H) added to it; doubled by itself while H is singular'),
 })
 

@@ -23,8 +23,10 @@ export const rtnOptions = z.object({
     .int()
     .min(1)
     .max(200)
-    .default(1)
-    .describe('clipping factors tried for the smallest squared error; 1 takes the range as it is'),
+    .optional()
+    .describe(
+      'clipping factors tried for the smallest squared error; 1 takes the range as it is (default 40; 1 for MX, whose scale is defined)',
+    ),
   searchStep: z
     .number()
     .min(0.001)
@@ -43,13 +45,14 @@ export const rtn = definePlugin(
   },
   (options): Quantizer => {
     const scheme = scalarScheme('rtn', options)
+    const candidates = options.search ?? (scheme.fitType === 'f8_e8m0' ? 1 : 40)
     return {
       kind: 'quantizer',
       name: 'rtn',
       options,
       needs: {},
       label: scheme.label,
-      quantize: (input) => roundToNearest(input, scheme, options.search, options.searchStep),
+      quantize: (input) => roundToNearest(input, scheme, candidates, options.searchStep),
     }
   },
 )

@@ -43,7 +43,7 @@ export function define(
     )
     .option('--recipe <file>', 'YAML with rules for several methods, in place of --method')
     .option('--calibration <file>', 'plain text to measure the model on (demo: its own)')
-    .option('--samples <n>', 'windows of the text (default: 32)', wholeNumber(1, 100_000))
+    .option('--samples <n>', 'windows of the text (default: 16)', wholeNumber(1, 100_000))
     .option(
       '--length <n>',
       "tokens of a window (default: 2048, or the model's context)",

@@ -34,8 +34,8 @@ const SAMPLE_TOKENS = 40
 
 export function define(command: Command, run: (action: Action) => Promise<void>): void {
   command
-    .option('--windows <n>', 'windows of the evaluation text', wholeNumber(1), 24)
-    .option('--samples <n>', 'windows of the calibration text', wholeNumber(1), 32)
+    .option('--windows <n>', 'windows of the evaluation text', wholeNumber(1), 16)
+    .option('--samples <n>', 'windows of the calibration text', wholeNumber(1), 16)
   addDeviceFlags(command)
   command.action((flags: Flags) => run((session) => tour(flags, session)))
 }

@@ -138,7 +138,7 @@ function loadCodes(
 ): CpuWeight {
   const { memory } = device
   const { rows, columns, order, columnScale } = matrix
-  const { bits, groups, padded } = plan
+  const { bits, groups, padded, center } = plan
   const depth = groups * padded
   const own = collect(memory)
   try {
@@ -162,7 +162,7 @@ function loadCodes(
     const kind: Kind = `${plan.table ? 'table' : 'integer'}${bits}`
     writeSource(
       memory,
-      { kind, data, stride, rows, depth, group: padded, groups, scales, offsets, table },
+      { kind, data, stride, rows, depth, group: padded, groups, scales, offsets, center, table },
       source,
     )
     const { blocks, bytes } = own
@@ -173,7 +173,7 @@ function loadCodes(
       : `${plan.name} × f32${reason}`
     return {
       ...{ rows, columns, bytes, variant, kind, source, depth },
-      ...{ group: padded, groups, hasOffsets: offsets !== 0, map, factors, dots, blocks },
+      ...{ group: padded, groups, hasOffsets: offsets !== 0 || center !== 0, map, factors, dots, blocks },
     }
   } catch (error) {
     own.drop()

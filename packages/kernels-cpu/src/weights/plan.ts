@@ -8,7 +8,10 @@ import {
   scaleValues,
 } from '@lowbit/core'
 
-/** A weight is scale · value(code) + offset, with one of each for every row and group of columns. */
+/**
+ * A weight is scale · (value(code) + center) + offset, with a scale and an offset for every row and
+ * group of columns, and one center for the whole matrix, which spares symmetric grids the offsets.
+ */
 export interface Plan {
   /** Container of a code. */
   readonly bits: 2 | 4 | 8
@@ -23,6 +26,7 @@ export interface Plan {
   readonly scales: Float32Array
   /** None where all are zero. */
   readonly offsets?: Float32Array
+  readonly center: number
   /** In words, without what the multiply does: "int4, groups of 128". */
   readonly name: string
 }
@@ -77,16 +81,19 @@ export function planWeight(matrix: QuantizedMatrix, bytes: boolean): Plan | stri
   const integer = grid.kind === 'integer' ? grid : undefined
   const scales = new Float32Array(rows * groups)
   const offsets = new Float32Array(rows * groups)
-  let plain = true
+  /** The shift of every code, as long as it is the same and nothing comes on top. */
+  let center: number | undefined
+  let even = true
   for (let row = 0; row < rows; row++) {
     for (let g = 0; g < groups; g++) {
       // s·(lowest + step·c − z) + b = (s·step)·c + (s·(lowest − z) + b)
       const s = scale ? scale(row, g) : 1
       const shift = (integer?.lowest ?? 0) - (zero ? zero(row, g) : 0)
-      const offset = s * shift + (bias ? bias(row, g) : 0)
+      const plus = bias ? bias(row, g) : 0
       scales[row * groups + g] = s * (integer?.step ?? 1)
-      offsets[row * groups + g] = offset
-      if (offset !== 0) plain = false
+      offsets[row * groups + g] = s * shift + plus
+      center ??= shift
+      if (plus !== 0 || shift !== center) even = false
     }
   }
   const size = groups === 1 ? 'whole rows' : `groups of ${group}`
@@ -97,7 +104,8 @@ export function planWeight(matrix: QuantizedMatrix, bytes: boolean): Plan | stri
     padded: Math.ceil(group / step) * step,
     groups,
     scales,
-    ...(plain ? {} : { offsets }),
+    ...(even ? {} : { offsets }),
+    center: even ? (center ?? 0) / (integer?.step ?? 1) : 0,
     name: `${nameOf(grid, levels)}, ${size}`,
   }
 }

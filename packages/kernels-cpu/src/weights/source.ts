@@ -32,10 +32,12 @@ export interface Source {
   readonly groups?: number
   readonly scales?: number
   readonly offsets?: number
+  /** Added to every value where there are no offsets. */
+  readonly center?: number
   readonly table?: number
 }
 
-export const SOURCE_BYTES = 40
+export const SOURCE_BYTES = 44
 
 export function writeSource(memory: Memory, source: Source, at: number = PASSING_SOURCE): number {
   memory.u32.set(
@@ -53,5 +55,6 @@ export function writeSource(memory: Memory, source: Source, at: number = PASSING
     ],
     at / 4,
   )
+  memory.f32[at / 4 + 10] = source.center ?? 0
   return at
 }

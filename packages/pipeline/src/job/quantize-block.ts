@@ -31,6 +31,7 @@ import {
   unloadBlock,
 } from '@lowbit/model'
 import type { Assignment } from '../recipe/resolve.ts'
+import { blockHessians } from './block-hessians.ts'
 import type { ModuleReport } from './report.ts'
 
 export interface BlockJob {
@@ -40,6 +41,8 @@ export interface BlockJob {
   readonly quantizers: Assignment
   readonly executor: Executor
   readonly seed: number
+  /** Whether each step is calibrated on the outputs of the quantized steps before it. */
+  readonly trueSequential: boolean
   /** The residual stream of each calibration window, changed in place; empty when no one needs it. */
   readonly streams: readonly Tensor[]
   readonly signal?: AbortSignal
@@ -59,15 +62,20 @@ export async function quantizeBlock(job: BlockJob): Promise<QuantizedBlock> {
   const block = await loadBlockFrame(opened, layer)
   const entries: Entry[] = []
   const reports: ModuleReport[] = []
+  const asks = [...names.values()].some((module) => job.quantizers.get(module)?.needs.hessian)
+  const early =
+    !job.trueSequential && asks && streams.length > 0
+      ? await blockHessians(opened, context, layer, streams)
+      : undefined
   let inputs: Tensor[] | undefined
   for (const [index, step] of STEPS.entries()) {
     signal?.throwIfAborted()
     const roles = step.roles.filter((role) => names.has(role))
     const label = roles.map((role) => names.get(role)!.split('.').at(-1)).join(', ')
     job.onStep?.(`calibrating ${label}`, index / STEPS.length)
-    const hessian = needsHessian(job, roles, names)
-      ? await measureHessian(job, block, step, inputs)
-      : undefined
+    const hessian =
+      early?.[index] ??
+      (needsHessian(job, roles, names) ? await measureHessian(job, block, step, inputs) : undefined)
     job.onStep?.(`quantizing ${label}`, (index + 0.5) / STEPS.length)
     const done = await job.executor.run(
       roles.map((role) => () => quantizeRole(job, block, role, names.get(role)!, hessian)),

@@ -21,7 +21,13 @@ export const recipeSchema = z.strictObject({
   calibration: z
     .strictObject({
       text: z.string().optional().describe('file with the calibration text'),
-      samples: z.int().min(1).max(100_000).default(32).describe('windows of calibration text'),
+      samples: z.int().min(1).max(100_000).default(16).describe('windows of calibration text'),
+      trueSequential: z
+        .boolean()
+        .default(true)
+        .describe(
+          'calibrate each linear on the outputs of the quantized ones before it in the block',
+        ),
       length: z.int().min(1).max(1_000_000).default(2048).describe('tokens of a window'),
     })
     .prefault({}),

@@ -130,6 +130,16 @@ export function roundingContract(open: BenchOf): void {
     })
   })
 
+  it.each([
+    { name: 'int3 asymmetric', grid: unsignedGrid(3), asymmetric: true },
+    { name: 'int4 symmetric', grid: signedGrid(4) },
+    { name: 'nf4', grid: normalFloatGrid(4) },
+  ])('descend: $name, as the reference, and no sweep makes it worse', async (sample) => {
+    for (const [rows, columns] of [...ODD_SHAPES, [6, 300] as const]) {
+      await expectDescent(open, sample, rows, columns)
+    }
+  })
+
   it('feedback: a factor of 1 is plain rounding', async () => {
     const { kernels, up, zeros } = open()
     const values = randomValues(3 * 20, seededRandom(36))
@@ -252,6 +262,61 @@ async function expectFeedback(
   const should = quadraticError(weight, expectedFed, hessian, columns)
   expectNear(is, should, 0.01 * should, `${what}: quadratic error`)
   if (same === total) expectClose(fed, expectedFed, `${what}: weights afterwards`, 1e-3)
+}
+
+async function expectDescent(
+  open: BenchOf,
+  sample: Pick<GridSample, 'name' | 'grid' | 'asymmetric'>,
+  rows: number,
+  columns: number,
+): Promise<void> {
+  const random = seededRandom(rows * 7 + columns)
+  const weight = randomWeight(rows, columns, random)
+  const hessian = randomHessian(columns, random)
+  const rounding = { grid: sample.grid, blockRows: 1, blockColumns: 32 }
+  const { scale, zero, down, across } = scalesFor(sample, rounding, weight, rows, columns)
+  const damping = 0.01
+  const damped = hessian.map((x, i) => (i % (columns + 1) === 0 ? x + damping : x))
+  const run = async ({ kernels, up, zeros }: Side) => {
+    const [codes, decoded] = [zeros(rows, columns, 'u8'), zeros(rows, columns)]
+    const [w, h, s] = [
+      up(weight, rows, columns),
+      up(hessian, columns, columns),
+      up(scale, down, across),
+    ]
+    const z = zero && up(zero, down, across)
+    kernels.round(codes, decoded, w, s, z, rounding)
+    const errors = [quadraticError(weight, await kernels.read(decoded), damped, columns)]
+    for (let sweep = 0; sweep < 3; sweep++) {
+      kernels.descend(codes, decoded, w, h, s, z, { ...rounding, damping })
+      errors.push(quadraticError(weight, await kernels.read(decoded), damped, columns))
+    }
+    const values = await kernels.read(decoded)
+    // Codes and values say the same: rounding the values again changes nothing.
+    const again = zeros(rows, columns, 'u8')
+    kernels.round(again, undefined, decoded, s, z, rounding)
+    return {
+      errors,
+      values,
+      codes: await kernels.readCodes(codes),
+      again: await kernels.readCodes(again),
+    }
+  }
+  const [{ errors, codes, again }, expected] = await open().both(run)
+  const what = `${sample.name}, ${rows} × ${columns}`
+  errors.slice(1).forEach((error, i) => {
+    if (error > errors[i] * (1 + 1e-5) + 1e-12)
+      expect.fail(`${what}: sweep ${i} made it worse: ${errors}`)
+  })
+  expectNear(
+    errors[3],
+    expected.errors[3],
+    0.02 * expected.errors[3] + 1e-9,
+    `${what}: after three sweeps`,
+  )
+  const values = gridValues(sample.grid)
+  const differing = codes.filter((code, i) => values[code] !== values[again[i]]).length
+  if (differing > 0) expect.fail(`${what}: ${differing} codes do not go with their values`)
 }
 
 /** The reference's factor: both sides feed back through the very same one. */
