@@ -52,12 +52,14 @@ export * from './plugins/define.ts'
 export * from './plugins/executor.ts'
 export * from './plugins/format.ts'
 export * from './plugins/kernels.ts'
+export * from './plugins/linear.ts'
 export * from './plugins/quantizer.ts'
 export * from './plugins/transform.ts'
 export { seededRandom, seedFor } from './random.ts'
 export { assertFinite } from './scalar/finite.ts'
 export {
   type GridName,
+  gridName,
   makeGrid,
   NAMED_GRIDS,
   type NamedGrid,

@@ -1,1 +1,2 @@
+export { activationOptions, activations } from './activations.ts'
 export { rtn, rtnOptions } from './rtn.ts'

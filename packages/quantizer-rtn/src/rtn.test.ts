@@ -34,7 +34,11 @@ async function quantize(values: Float32Array, rows: number, columns: number, opt
 
 describe('figures worked out by hand', () => {
   it('asymmetric 2 bits: the range includes 0, the zero point is a code', async () => {
-    const matrix = await quantize(Float32Array.of(1, 2, 3, 4), 1, 4, { bits: 2, scaleType: 'f32', search: 1 })
+    const matrix = await quantize(Float32Array.of(1, 2, 3, 4), 1, 4, {
+      bits: 2,
+      scaleType: 'f32',
+      search: 1,
+    })
     // lo 0, hi 4, scale 4/3, zero 0: codes 1 (0.75), 1 (1.49999996 in f32), 2 (2.25), 3.
     expect([...decode(matrix)].map((x) => Math.round(x * 1e4) / 1e4)).toEqual([
       1.3333, 1.3333, 2.6667, 4,
@@ -48,7 +52,10 @@ describe('figures worked out by hand', () => {
   })
 
   it('binary: the scale is the mean of |w|', async () => {
-    const matrix = await quantize(Float32Array.of(1, -2, 3, -4), 1, 4, { grid: 'binary', search: 1 })
+    const matrix = await quantize(Float32Array.of(1, -2, 3, -4), 1, 4, {
+      grid: 'binary',
+      search: 1,
+    })
     expect([...decode(matrix)]).toEqual([2.5, -2.5, 2.5, -2.5])
   })
 })
