@@ -1,8 +1,9 @@
 /**
  * Quantizes one block in true-sequential order with one pass over the calibration set: the linears of a
  * step are quantized when their input is known, and the input of the next step is computed with the
- * quantized ones. Steps that begin with a norm recompute their input from the residual stream, which
- * is cheaper than keeping it.
+ * quantized ones. A norm's output is computed again when it is needed, which is cheaper than keeping
+ * it; other inputs are kept up to a limit, so that only the residual stream grows with the
+ * calibration set.
  */
 
 import {
@@ -16,6 +17,7 @@ import {
   type Tensor,
 } from '@lowbit/core'
 import {
+  type Attend,
   attendWithin,
   type Block,
   type BlockContext,
@@ -27,7 +29,6 @@ import {
   readChecked,
   roleShape,
   STEPS,
-  type Step,
   unloadBlock,
 } from '@lowbit/model'
 import type { Assignment } from '../recipe/resolve.ts'
@@ -45,6 +46,8 @@ export interface BlockJob {
   readonly trueSequential: boolean
   /** The residual stream of each calibration window, changed in place; empty when no one needs it. */
   readonly streams: readonly Tensor[]
+  /** Bytes of inputs that are kept from one step to the next; the rest is computed a second time. */
+  readonly keptBytes: number
   readonly signal?: AbortSignal
   onStep?(what: string, share: number): void
   onModule?(report: ModuleReport, seconds: number): void
@@ -67,7 +70,7 @@ export async function quantizeBlock(job: BlockJob): Promise<QuantizedBlock> {
     !job.trueSequential && asks && streams.length > 0
       ? await blockHessians(opened, context, layer, streams)
       : undefined
-  let inputs: Tensor[] | undefined
+  const walk: Walk = { ...job, block, attend: attendWithin(context), kept: [] }
   for (const [index, step] of STEPS.entries()) {
     signal?.throwIfAborted()
     const roles = step.roles.filter((role) => names.has(role))
@@ -75,7 +78,7 @@ export async function quantizeBlock(job: BlockJob): Promise<QuantizedBlock> {
     job.onStep?.(`calibrating ${label}`, index / STEPS.length)
     const hessian =
       early?.[index] ??
-      (needsHessian(job, roles, names) ? await measureHessian(job, block, step, inputs) : undefined)
+      (needsHessian(job, roles, names) ? await measureHessian(walk, index) : undefined)
     job.onStep?.(`quantizing ${label}`, (index + 0.5) / STEPS.length)
     const done = await job.executor.run(
       roles.map((role) => () => quantizeRole(job, block, role, names.get(role)!, hessian)),
@@ -88,9 +91,7 @@ export async function quantizeBlock(job: BlockJob): Promise<QuantizedBlock> {
     if (hessian) kernels.free(hessian)
     if (streams.length > 0) {
       job.onStep?.(`running ${label}`, (index + 0.6) / STEPS.length)
-      const following = STEPS[index + 1]
-      const keeps = following !== undefined && following.enter === undefined
-      inputs = await runStep(job, context, block, step, inputs, keeps ? following : undefined)
+      await runStep(walk, index)
     }
   }
   unloadBlock(kernels, block)
@@ -105,53 +106,71 @@ function needsHessian(
   return streams.length > 0 && roles.some((role) => quantizers.get(names.get(role)!)?.needs.hessian)
 }
 
+/** A block on its way through the calibration set. */
+interface Walk extends BlockJob {
+  readonly block: Block
+  readonly attend: Attend
+  /** Inputs of the step at hand that were kept when the step before ran, by window. */
+  kept: (Tensor | undefined)[]
+}
+
+/** The input of a step for one window, which the caller frees. */
+function computeInput(walk: Walk, index: number, x: Tensor): Tensor {
+  const { opened, context, block, attend } = walk
+  const { kernels, config } = opened
+  const step = STEPS[index]
+  const input = kernels.tensor(x.rows, step.inputSize(config))
+  if (step.enter) {
+    step.enter(context, block, input, x)
+  } else {
+    const before = computeInput(walk, index - 1, x)
+    STEPS[index - 1].run(context, block, before, x, input, attend)
+    kernels.free(before)
+  }
+  return input
+}
+
 /** H = Σ x xᵀ / tokens over the calibration set. */
-async function measureHessian(
-  { context, opened: { kernels, config }, streams, signal }: BlockJob,
-  block: Block,
-  step: Step,
-  inputs: readonly Tensor[] | undefined,
-): Promise<Tensor> {
-  const size = step.inputSize(config)
+async function measureHessian(walk: Walk, index: number): Promise<Tensor> {
+  const { kernels, config } = walk.opened
+  const size = STEPS[index].inputSize(config)
   const hessian = kernels.tensor(size, size)
-  const tokens = streams.reduce((sum, { rows }) => sum + rows, 0)
-  for (const [i, x] of streams.entries()) {
-    signal?.throwIfAborted()
-    if (step.enter) {
-      const input = kernels.tensor(x.rows, size)
-      step.enter(context, block, input, x)
-      kernels.gram(hessian, input, 1 / tokens)
-      kernels.free(input)
-    } else {
-      kernels.gram(hessian, inputs![i], 1 / tokens)
-    }
+  const tokens = walk.streams.reduce((sum, { rows }) => sum + rows, 0)
+  for (const [i, x] of walk.streams.entries()) {
+    walk.signal?.throwIfAborted()
+    const kept = walk.kept[i]
+    const input = kept ?? computeInput(walk, index, x)
+    kernels.gram(hessian, input, 1 / tokens)
+    if (!kept) kernels.free(input)
     await breathe()
   }
   return hessian
 }
 
-/** Runs the step on every window; gives the inputs of the next step where it has no norm of its own. */
-async function runStep(
-  { opened: { kernels, config }, streams, signal }: BlockJob,
-  context: BlockContext,
-  block: Block,
-  step: Step,
-  inputs: Tensor[] | undefined,
-  following: Step | undefined,
-): Promise<Tensor[] | undefined> {
-  const attend = attendWithin(context)
-  const next: Tensor[] = []
+/**
+ * Runs a step with its quantized linears on every window. A step at the end of a path adds to the
+ * residual stream; one in the middle leaves the next step's inputs, as many as may be kept.
+ */
+async function runStep(walk: Walk, index: number): Promise<void> {
+  const { opened, context, block, attend, streams, signal } = walk
+  const { kernels, config } = opened
+  const following = STEPS[index + 1]
+  const inTheMiddle = following !== undefined && following.enter === undefined
+  const next: (Tensor | undefined)[] = []
+  let bytes = 0
   for (const [i, x] of streams.entries()) {
-    const input = inputs?.[i] ?? kernels.tensor(x.rows, step.inputSize(config))
-    step.enter?.(context, block, input, x)
-    const out = following && kernels.tensor(x.rows, following.inputSize(config))
-    step.run(context, block, input, x, out, attend)
-    kernels.free(input)
-    if (out) next.push(out)
+    if (inTheMiddle) {
+      bytes += 4 * x.rows * following.inputSize(config)
+      next.push(bytes <= walk.keptBytes ? computeInput(walk, index + 1, x) : undefined)
+    } else {
+      const input = walk.kept[i] ?? computeInput(walk, index, x)
+      STEPS[index].run(context, block, input, x, undefined, attend)
+      kernels.free(input)
+    }
     await breathe()
     signal?.throwIfAborted()
   }
-  return following && next
+  walk.kept = next
 }
 
 async function quantizeRole(

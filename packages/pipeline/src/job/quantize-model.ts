@@ -61,6 +61,11 @@ export interface QuantizeJob {
   readonly restart?: boolean
   readonly executor?: Executor
   readonly maxShardBytes?: number
+  /**
+   * Bytes of activations that may be kept between the steps of a block, besides the residual stream.
+   * Beyond it linears run a second time; the result is the same. Default 256 MB.
+   */
+  readonly keptBytes?: number
   readonly signal?: AbortSignal
   onEvent?(event: QuantizeEvent): void
 }
@@ -133,6 +138,7 @@ export async function quantizeModel(job: QuantizeJob): Promise<QuantizeReport> {
         seed: job.recipe.seed,
         trueSequential: job.recipe.calibration.trueSequential,
         streams: live,
+        keptBytes: job.keptBytes ?? 256e6,
         signal,
         onStep: (what, inside) => job.onEvent?.({ kind: 'step', part, what, done: share(inside) }),
         onModule: (report, seconds) => job.onEvent?.({ kind: 'module', report, seconds }),
