@@ -35,14 +35,17 @@ export function quantizeRows(
       for (let block = 0; block < blocks; block++) {
         const p = from + (<usize>block << 7)
         let most = f32x4.splat(0)
+        let odd = i32x4.splat(0)
         if (row < rows) {
-          for (let i: usize = 0; i < 128; i += 16) most = f32x4.max(
-            most,
-            f32x4.abs(v128.load(p + i)),
-          )
+          for (let i: usize = 0; i < 128; i += 16) {
+            const v = v128.load(p + i)
+            most = f32x4.pmax(most, f32x4.abs(v))
+            odd = v128.or(odd, f32x4.ne(v, v))
+          }
         }
         const magnitude = largest(most)
-        const factor = magnitude / 127
+        // pmax, one instruction where max takes eight, passes over NaN.
+        const factor = v128.any_true(odd) ? <f32>NaN : magnitude / 127
         const inverse: f32 = magnitude > 0 ? <f32>127 / magnitude : 0
         store<f32>(factors + (<usize>((panel * blocks + block) * high + r) << 2), factor)
         let total = i32x4.splat(0)

@@ -199,10 +199,11 @@ function some(
   for (let r = 0; r < rows; r++) {
     const p = scores + <usize>r * line
     const seen = before + r + 1
-    const factor = exponentials(p, seen, scale)
-    for (let i = 0; i < seen; i++) {
+    const factor = f32x4.splat(exponentials(p, seen, scale))
+    // What lies past the last is overwritten next.
+    for (let i = 0; i < seen; i += 4) {
       const at = p + (<usize>i << 2)
-      store<f32>(at, load<f32>(at) * factor)
+      v128.store(at, f32x4.mul(v128.load(at), factor))
     }
     memory.fill(p + (<usize>seen << 2), 0, <usize>(width - seen) << 2)
   }

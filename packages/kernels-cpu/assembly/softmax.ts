@@ -4,12 +4,16 @@ import { exp4 } from './exp'
 import { largest, loadSome, storeSome, sum } from './simd'
 import { take } from './threads'
 
-/** The largest of a row. */
+/** The largest of a row, NaN aside. */
 export function peak(p: usize, count: i32): f32 {
   let most = f32x4.splat(-Infinity)
+  let other = most
   let i = 0
-  for (; i + 4 <= count; i += 4) most = f32x4.max(most, v128.load(p + (<usize>i << 2)))
-  let value = largest(most)
+  for (; i + 8 <= count; i += 8) {
+    most = f32x4.pmax(most, v128.load(p + (<usize>i << 2)))
+    other = f32x4.pmax(other, v128.load(p + (<usize>i << 2), 16))
+  }
+  let value = largest(f32x4.pmax(most, other))
   for (; i < count; i++) value = max(value, load<f32>(p + (<usize>i << 2)))
   return value
 }
@@ -19,12 +23,17 @@ export function exponentials(p: usize, count: i32, scale: f32): f32 {
   const shift = f32x4.splat(peak(p, count) * scale)
   const factor = f32x4.splat(scale)
   let total = f32x4.splat(0)
-  for (let i = 0; i < count; i += 4) {
-    const at = <usize>i << 2
-    let e = exp4(f32x4.sub(f32x4.mul(v128.load(p + at), factor), shift))
-    if (i + 4 > count) e = v128.and(e, i32x4.lt_s(i32x4(0, 1, 2, 3), i32x4.splat(count - i)))
+  const whole = count & ~3
+  for (const end = p + (<usize>whole << 2); p < end; p += 16) {
+    const e = exp4(f32x4.sub(f32x4.mul(v128.load(p), factor), shift))
     total = f32x4.add(total, e)
-    storeSome(p + at, e, count - i)
+    v128.store(p, e)
+  }
+  if (whole < count) {
+    let e = exp4(f32x4.sub(f32x4.mul(v128.load(p), factor), shift))
+    e = v128.and(e, i32x4.lt_s(i32x4(0, 1, 2, 3), i32x4.splat(count - whole)))
+    total = f32x4.add(total, e)
+    storeSome(p, e, count - whole)
   }
   return 1 / sum(total)
 }

@@ -1,5 +1,6 @@
 export { type ConvertJob, convertModel } from './job/convert-model.ts'
-export { type QuantizeJob, quantizeModel } from './job/quantize-model.ts'
+export type { QuantizeJob } from './job/job.ts'
+export { quantizeModel } from './job/quantize-model.ts'
 export type { ModuleReport, QuantizeEvent, QuantizeReport } from './job/report.ts'
 export {
   parseRecipe,

@@ -19,7 +19,8 @@ import { demoFolder, readDemoText } from '@lowbit/testing'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { parseRecipe, type RecipeInput } from '../recipe/recipe.ts'
 import { convertModel } from './convert-model.ts'
-import { type QuantizeJob, quantizeModel } from './quantize-model.ts'
+import type { QuantizeJob } from './job.ts'
+import { quantizeModel } from './quantize-model.ts'
 import type { QuantizeReport } from './report.ts'
 
 const plugins: QuantizerPlugin[] = [rtn, gptq]

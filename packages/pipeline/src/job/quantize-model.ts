@@ -1,26 +1,19 @@
 /** A recipe and a checkpoint → a smaller checkpoint, one block at a time. */
 
 import {
-  type Checkpoint,
   type Entry,
-  type Executor,
   type Format,
   inProcess,
-  isQuantized,
-  type Kernels,
   LowbitError,
   type Matrix,
-  type QuantizerPlugin,
   type Tensor,
 } from '@lowbit/core'
 import {
   assemble,
   type Described,
   dropParts,
-  type Folder,
   jsonBytes,
   openPart,
-  readJson,
   writePart,
 } from '@lowbit/formats'
 import {
@@ -34,46 +27,16 @@ import {
   runBlock,
   unloadBlock,
 } from '@lowbit/model'
-import type { Recipe } from '../recipe/recipe.ts'
 import { type Assignment, assignQuantizers } from '../recipe/resolve.ts'
-import {
-  digest,
-  fingerprint,
-  type Journal,
-  readJournal,
-  removeJournal,
-  writeJournal,
-} from './journal.ts'
+import { finishedReport, jobFingerprint, openJournal, REPORT } from './identity.ts'
+import type { QuantizeJob } from './job.ts'
+import { type Journal, removeJournal, writeJournal } from './journal.ts'
 import { breathe, quantizeBlock, quantizeMatrix } from './quantize-block.ts'
-import type { ModuleReport, QuantizeEvent, QuantizeReport } from './report.ts'
-
-export interface QuantizeJob {
-  readonly checkpoint: Checkpoint
-  readonly kernels: Kernels
-  readonly recipe: Recipe
-  readonly quantizers: readonly QuantizerPlugin[]
-  readonly format: Format
-  /** Windows of calibration tokens; needed when a quantizer of the recipe asks for statistics. */
-  readonly calibration?: readonly (readonly number[])[]
-  /** Where the work is done; the finished checkpoint lies here in the end, for the caller to give it its name. */
-  readonly folder: Folder
-  /** Forget what an earlier, other job left in the folder. */
-  readonly restart?: boolean
-  readonly executor?: Executor
-  readonly maxShardBytes?: number
-  /**
-   * Bytes of activations that may be kept between the steps of a block, besides the residual stream.
-   * Beyond it linears run a second time; the result is the same. Default 256 MB.
-   */
-  readonly keptBytes?: number
-  readonly signal?: AbortSignal
-  onEvent?(event: QuantizeEvent): void
-}
+import type { ModuleReport, QuantizeReport } from './report.ts'
 
 /** The part that holds everything outside the blocks. */
 const REST = 'rest'
 const blockPart = (layer: number): string => `block-${String(layer).padStart(5, '0')}`
-const REPORT = 'quantization-report.json'
 
 export async function quantizeModel(job: QuantizeJob): Promise<QuantizeReport> {
   const { checkpoint, kernels, folder, format, signal } = job
@@ -211,74 +174,6 @@ function calibrationFor(
   }
   return windows
 }
-
-async function jobFingerprint(
-  job: QuantizeJob,
-  opened: Opened,
-  quantizers: Assignment,
-  windows: readonly (readonly number[])[],
-): Promise<string> {
-  return fingerprint({
-    quantizers: [...quantizers].map(([module, { name, options }]) => [module, name, options]),
-    windows,
-    format: job.format.name,
-    seed: job.recipe.seed,
-    trueSequential: job.recipe.calibration.trueSequential,
-    config: job.checkpoint.config,
-    modules: job.checkpoint.modules,
-    source: await sourcePrint(opened),
-    strict: job.kernels.strict ? 'any machine' : job.kernels.variant,
-  })
-}
-
-/** Tells models of one shape apart, wherever they lie: their vectors, their first and their last block. */
-async function sourcePrint({ checkpoint, config }: Opened): Promise<string[]> {
-  const prints: string[] = []
-  for (const name of checkpoint.vectors) {
-    prints.push(await digest((await checkpoint.readRaw(name)).bytes))
-  }
-  for (const layer of new Set([0, config.layers - 1])) {
-    for (const module of blockNames(config.architecture, layer).modules.values()) {
-      const matrix = await checkpoint.readMatrix(module)
-      const arrays = isQuantized(matrix)
-        ? matrix.stages.map(({ codes }) => codes.data)
-        : [matrix.values]
-      for (const { buffer, byteOffset, byteLength } of arrays) {
-        prints.push(await digest(new Uint8Array(buffer, byteOffset, byteLength)))
-      }
-    }
-  }
-  return prints
-}
-
-/** The report of the same job when an earlier run had finished it and only the final name is missing. */
-async function finishedReport(
-  job: QuantizeJob,
-  print: string,
-): Promise<QuantizeReport | undefined> {
-  const { folder } = job
-  if (!(await folder.list()).includes(REPORT)) return undefined
-  const { fingerprint: found, ...report } = await readJson(folder, REPORT)
-  if (found === print) return report as unknown as QuantizeReport
-  if (!job.restart) throw otherJob(folder)
-  await folder.remove(REPORT)
-  return undefined
-}
-
-async function openJournal(job: QuantizeJob, print: string): Promise<Journal> {
-  const fresh: Journal = { fingerprint: print, parts: {} }
-  const found = job.restart ? undefined : await readJournal(job.folder)
-  if (!found) return fresh
-  if (found.fingerprint === print) return found
-  throw otherJob(job.folder)
-}
-
-const otherJob = ({ location }: Folder): LowbitError =>
-  new LowbitError(
-    'other-job',
-    `${location} holds the unfinished work of a job with other options; finish it with its own, or pass --overwrite to start anew`,
-    { file: location, option: 'overwrite' },
-  )
 
 function lastWithStatistics({ config }: Opened, quantizers: Assignment): number {
   for (let layer = config.layers - 1; layer >= 0; layer--) {
