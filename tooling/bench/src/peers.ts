@@ -17,12 +17,20 @@ export function installPeers(): void {
   const { dependencies } = JSON.parse(readFileSync(path.join(PEERS, 'package.json'), 'utf8'))
   if (Object.keys(dependencies).every((name) => existsSync(folderOf(name)))) return
   console.error('Installing the peers (once, some 600 MB) …')
-  spawnSync('npm', ['install', '--ignore-scripts', '--no-audit', '--no-fund', '--no-package-lock'], {
-    cwd: PEERS,
-    stdio: ['ignore', 2, 2],
-    env: { ...process.env, ONNXRUNTIME_NODE_INSTALL: 'skip', NODE_LLAMA_CPP_SKIP_DOWNLOAD: 'true' },
-    shell: process.platform === 'win32',
-  })
+  spawnSync(
+    'npm',
+    ['install', '--ignore-scripts', '--no-audit', '--no-fund', '--no-package-lock'],
+    {
+      cwd: PEERS,
+      stdio: ['ignore', 2, 2],
+      env: {
+        ...process.env,
+        ONNXRUNTIME_NODE_INSTALL: 'skip',
+        NODE_LLAMA_CPP_SKIP_DOWNLOAD: 'true',
+      },
+      shell: process.platform === 'win32',
+    },
+  )
 }
 
 export function folderOf(name: string): string {

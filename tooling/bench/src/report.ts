@@ -33,7 +33,11 @@ export function compare(
 }
 
 const number = (value: number | undefined): string =>
-  value === undefined ? '' : value.toPrecision(3).includes('e') ? value.toFixed(0) : value.toPrecision(3)
+  value === undefined
+    ? ''
+    : value.toPrecision(3).includes('e')
+      ? value.toFixed(0)
+      : value.toPrecision(3)
 
 /** An aligned table; a repeated `what` is printed once. */
 export function table(rows: readonly Row[]): string {
@@ -47,7 +51,9 @@ export function table(rows: readonly Row[]): string {
     row.note ?? '',
   ])
   const head = ['', '', 'per CPU s', 'per s', 'unit', 'lowbit is', '']
-  const widths = head.map((title, i) => Math.max(title.length, ...cells.map((row) => row[i].length)))
+  const widths = head.map((title, i) =>
+    Math.max(title.length, ...cells.map((row) => row[i].length)),
+  )
   const right = new Set([2, 3, 5])
   return [head, ...cells]
     .map((row) =>

@@ -173,7 +173,15 @@ function loadCodes(
       : `${plan.name} × f32${reason}`
     return {
       ...{ rows, columns, bytes, variant, kind, source, depth },
-      ...{ group: padded, groups, hasOffsets: offsets !== 0 || center !== 0, map, factors, dots, blocks },
+      ...{
+        group: padded,
+        groups,
+        hasOffsets: offsets !== 0 || center !== 0,
+        map,
+        factors,
+        dots,
+        blocks,
+      },
     }
   } catch (error) {
     own.drop()

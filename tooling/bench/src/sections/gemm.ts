@@ -22,7 +22,10 @@ export async function gemm({ threads, rounds, quick }: Settings): Promise<Row[]>
       const tensors = [kernels.tensor(n, n), kernels.upload(a, n, n), kernels.upload(b, n, n)]
       const name = kernels.strict ? 'lowbit, strict' : 'lowbit'
       const work = () => kernels.multiply(tensors[0], tensors[1], tensors[2])
-      contestants.push({ ...(await repeated(name, work, 0.3)), drop: () => kernels.free(...tensors) })
+      contestants.push({
+        ...(await repeated(name, work, 0.3)),
+        drop: () => kernels.free(...tensors),
+      })
     }
     try {
       const ort = await loadOrt()
@@ -34,7 +37,10 @@ export async function gemm({ threads, rounds, quick }: Settings): Promise<Row[]>
         ]),
         sessionOptions(threads),
       )
-      const feeds = { a: new ort.Tensor('float32', a, shape), b: new ort.Tensor('float32', b, shape) }
+      const feeds = {
+        a: new ort.Tensor('float32', a, shape),
+        b: new ort.Tensor('float32', b, shape),
+      }
       contestants.push({
         ...(await repeated('onnxruntime-node', () => session.run(feeds), 0.3)),
         drop: () => session.release(),

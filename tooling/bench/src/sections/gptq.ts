@@ -1,0 +1,89 @@
+/** GPTQ of all of SmolLM2 at 3 bits in groups of 128, against GPTQModel on the same tokens. */
+
+import { spawnSync } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
+import path from 'node:path'
+import { FORMATS, openFolder } from '@lowbit/formats'
+import { nodeFolder } from '@lowbit/formats/node'
+import { cpu } from '@lowbit/kernels-cpu'
+import { calibrationWindows, loadTokenizer } from '@lowbit/model'
+import { parseRecipe, quantizeModel } from '@lowbit/pipeline'
+import { gptq as gptqPlugin } from '@lowbit/quantizer-gptq'
+import { timed, type Usage } from '../measure.ts'
+import type { Row } from '../report.ts'
+import { type Settings, smollm2Folder } from '../settings.ts'
+
+const WINDOW = 2048
+
+export async function gptq(settings: Settings): Promise<Row[]> {
+  const rows: Row[] = []
+  for (const samples of settings.quick ? [2] : [8, 32]) {
+    const what = `GPTQ 3-bit g128 of SmolLM2, ${(samples * WINDOW).toLocaleString('en')} tokens`
+    const ours = await quantize(settings, samples)
+    rows.push(row(what, 'lowbit', ours))
+    if (samples === 2) continue
+    const theirs = gptqModel(settings, samples)
+    if (typeof theirs === 'string') {
+      rows.push({ what, who: 'GPTQModel', unit: '', note: `skipped: ${theirs}` })
+    } else rows.push({ ...row(what, 'GPTQModel', theirs), ratio: theirs.cpu / ours.cpu })
+  }
+  return rows
+}
+
+const row = (what: string, who: string, { wall, cpu }: Usage): Row => ({
+  ...{ what, who, unit: 'runs', perCpuSecond: 1 / cpu, perSecond: 1 / wall },
+  note: `${cpu.toFixed(0)} CPU s, ${wall.toFixed(0)} s`,
+})
+
+async function quantize(settings: Settings, samples: number): Promise<Usage> {
+  if (!settings.calibration) throw new Error('needs --calibration FILE or LOWBIT_CALIBRATION')
+  const kernels = await cpu({ threads: settings.threads })
+  const checkpoint = await openFolder(nodeFolder(path.join(smollm2Folder(settings), 'hf')))
+  const tokenizer = await loadTokenizer(checkpoint)
+  const text = (await readFile(settings.calibration, 'utf8')).slice(0, samples * WINDOW * 8)
+  const calibration = calibrationWindows(tokenizer.encode(text), samples, WINDOW)
+  const folder = mkdtempSync(path.join(settings.work, 'gptq-'))
+  const usage = await timed(() =>
+    quantizeModel({
+      checkpoint,
+      kernels,
+      recipe: parseRecipe({ rules: [{ method: 'gptq', bits: 3, groupSize: 128 }] }),
+      quantizers: [gptqPlugin],
+      format: FORMATS.find(({ name }) => name === 'lowbit')!,
+      calibration,
+      folder: nodeFolder(folder),
+    }),
+  )
+  await checkpoint.close()
+  rmSync(folder, { recursive: true })
+  kernels.dispose()
+  return usage
+}
+
+/** A run of the script, or the output of a finished one, for as many tokens; or why there is none. */
+function gptqModel({ gptqmodel, smollm2, work }: Settings, samples: number): Usage | string {
+  const { log, python, script, data } = gptqmodel
+  let printed: string
+  if (log) printed = readFileSync(log, 'utf8')
+  else if (python && script && data) {
+    const { stdout, stderr, status } = spawnSync(python, [script, 'gptq', '3', '128', 'aware'], {
+      cwd: path.dirname(script),
+      encoding: 'utf8',
+      maxBuffer: 2 ** 28,
+      env: {
+        ...process.env,
+        ...{ MODEL_DIR: path.join(smollm2 ?? '', 'hf'), DATA_DIR: data, WORK_DIR: work },
+        ...{ SEQS: `${samples}`, OMP_NUM_THREADS: '1', GPTQMODEL_CPU_WORKERS: '1' },
+      },
+    })
+    if (status !== 0) return stderr.trim().split('\n').at(-1) ?? 'the script failed'
+    printed = stdout
+  } else {
+    return 'needs --gptqmodel-log FILE, or LOWBIT_GPTQMODEL_PYTHON, _SCRIPT and _DATA'
+  }
+  const found = (key: string) => Number(printed.match(new RegExp(`'${key}': ([\\d.]+)`))?.[1])
+  const tokens = found('calib_tokens')
+  if (tokens !== samples * WINDOW) return `the log is of ${tokens} tokens`
+  return { wall: found('wall_s'), cpu: found('cpu_s') }
+}

@@ -1,0 +1,115 @@
+/** SmolLM2-135M at 4 bits: generation and a long prompt, the same codes for everybody. */
+
+import { readFile } from 'node:fs/promises'
+import { openFolder } from '@lowbit/formats'
+import { nodeFolder } from '@lowbit/formats/node'
+import { cpu } from '@lowbit/kernels-cpu'
+import { loadDecoder, loadTokenizer, perplexity } from '@lowbit/model'
+import { median } from '../measure.ts'
+import { firstLine } from '../peers.ts'
+import { compare, type Row } from '../report.ts'
+import {
+  LONG_PROMPT,
+  NEW_TOKENS,
+  type Result,
+  SHORT_PROMPT,
+  type Task,
+} from '../runners/protocol.ts'
+import { type Running, startRunner } from '../runners/start.ts'
+import type { Settings } from '../settings.ts'
+import { prepare } from '../smollm2/prepare.ts'
+
+const TITLE: Record<Task, string> = {
+  decode: `SmolLM2 4-bit, ${SHORT_PROMPT} → ${NEW_TOKENS} tokens`,
+  prompt: `SmolLM2 4-bit, prompt of ${LONG_PROMPT}`,
+}
+
+export async function run(settings: Settings, tasks: readonly Task[]): Promise<Row[]> {
+  const prepared = await prepare(settings)
+  const { threads, rounds, quick } = settings
+  const contestants = [
+    { name: 'lowbit', file: 'lowbit', model: prepared.lowbit },
+    { name: 'onnxruntime-node', file: 'onnxruntime', model: prepared.onnx },
+    { name: 'transformers.js', file: 'transformers', model: prepared.onnx },
+    { name: 'llama.cpp (node-llama-cpp)', file: 'llama', model: prepared.gguf },
+    { name: 'wllama (Chromium)', file: 'wllama', model: prepared.gguf },
+  ]
+  const rows: Row[] = []
+  const running: Running[] = []
+  const skip = (who: string, why: string) =>
+    rows.push({ what: 'SmolLM2 4-bit', who, unit: '', note: `skipped: ${why}` })
+  try {
+    for (const { name, file, model } of contestants) {
+      if (!model) {
+        skip(name, prepared.whyNoGguf ?? 'no model')
+        continue
+      }
+      try {
+        running.push(await startRunner(name, file, { model, threads }))
+      } catch (error) {
+        skip(name, firstLine(error))
+      }
+    }
+    const cold = running.map(({ name, cold }) => ({
+      name,
+      perCpuSecond: 1 / cold.cpu,
+      perSecond: 1 / cold.wall,
+      note: `${cold.wall.toFixed(2)} s, ${cold.cpu.toFixed(2)} CPU s`,
+    }))
+    rows.push(...compare('SmolLM2 4-bit, cold to first token', 'starts', cold, 'lowbit'))
+    for (const task of tasks) rows.push(...(await inTurn(running, task, quick ? 2 : rounds)))
+  } finally {
+    await Promise.all(running.map((runner) => runner.close().catch(() => {})))
+  }
+  rows.push(...(await quality(settings, prepared.lowbit)))
+  return rows
+}
+
+/** A round is each runner once; the first round warms up and is not counted. */
+async function inTurn(running: readonly Running[], task: Task, rounds: number): Promise<Row[]> {
+  const seen = new Map(running.map((runner) => [runner, [] as Result[]]))
+  const failed: Row[] = []
+  for (let round = 0; round <= rounds; round++) {
+    for (const [runner, results] of seen) {
+      // wllama takes so long that it is warm after its first token, and two rounds say enough.
+      if (runner.name.startsWith('wllama') && round >= Math.min(2, rounds)) continue
+      try {
+        const result = await runner.do(task)
+        if (round > 0 || runner.name.startsWith('wllama')) results.push(result)
+      } catch (error) {
+        seen.delete(runner)
+        const note = `failed: ${firstLine(error)}`
+        failed.push({ what: TITLE[task], who: runner.name, unit: '', note })
+      }
+    }
+  }
+  const figures = [...seen].map(([{ name }, results]) => ({
+    name,
+    perCpuSecond: median(results.map(({ tokens, cpu }) => tokens / cpu)),
+    perSecond: median(results.map(({ tokens, wall }) => tokens / wall)),
+    ...(results[0].text && { note: `says ${results[0].text}` }),
+  }))
+  return [...compare(TITLE[task], 'tokens', figures, 'lowbit'), ...failed]
+}
+
+/** What rounding activations to 8 bits costs. */
+async function quality({ text, threads, quick }: Settings, folder: string): Promise<Row[]> {
+  const what = 'SmolLM2 4-bit, perplexity of 2 windows'
+  if (!text) {
+    return [{ what, who: 'lowbit', unit: '', note: 'skipped: needs --text FILE or LOWBIT_TEXT' }]
+  }
+  const found: number[] = []
+  for (const activations of ['f32', 'int8'] as const) {
+    const kernels = await cpu({ threads, strict: false })
+    const checkpoint = await openFolder(nodeFolder(folder))
+    const decoder = await loadDecoder(checkpoint, kernels, { activations })
+    const tokens = (await loadTokenizer(checkpoint)).encode(await readFile(text, 'utf8'))
+    const context = quick ? 512 : 2048
+    found.push((await perplexity(decoder, tokens, { context, windows: 2 })).perplexity)
+    await checkpoint.close()
+    kernels.dispose()
+  }
+  const change = ((found[1] / found[0] - 1) * 100).toFixed(3)
+  const note = `${found[0].toFixed(3)} with f32 activations, ${found[1].toFixed(3)} with int8: ${change} %`
+  return [{ what, who: 'lowbit', unit: '', note }]
+}
