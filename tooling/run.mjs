@@ -55,19 +55,14 @@ function install() {
     .update(readFileSync(path.join(root, 'pnpm-lock.yaml')))
     .digest('hex')
   if (existsSync(stamp) && readFileSync(stamp, 'utf8') === lock) return
-  console.error('Installing the packages of the workspace (once) …')
-  // On standard error, so that what a command prints stays its own.
-  const { status } = spawnSync(
+  console.error('Installing the packages of the workspace (once, about half a minute) …')
+  const { status, stdout, stderr } = spawnSync(
     'npx',
     ['-y', PNPM, 'install', '--frozen-lockfile', '--reporter=append-only'],
-    {
-      cwd: root,
-      stdio: ['ignore', 2, 2],
-      shell: process.platform === 'win32',
-    },
+    { cwd: root, encoding: 'utf8', shell: process.platform === 'win32', maxBuffer: 2 ** 26 },
   )
   if (status !== 0) {
-    console.error('The installation failed; see above.')
+    console.error(`${stdout ?? ''}${stderr ?? ''}\nThe installation failed; see above.`)
     process.exit(status ?? 1)
   }
   mkdirSync(path.dirname(stamp), { recursive: true })
