@@ -1,6 +1,5 @@
 /**
- * x in 8 bits, or 16 where `wide`: blocks of 32 columns of a row share a factor, the largest
- * magnitude / 127 or 32767. Rows lie
+ * x in 8 bits: blocks of 32 columns of a row share a factor, the largest magnitude / 127. Rows lie
  * in panels of `high` (1 to 4), with 4 neighbouring k of a row together, as the dot products take
  * them:
  *
@@ -27,7 +26,6 @@ export function quantizeRows(
   const size: usize = wide ? 8 : 4
   const blocks = depth >> 5
   const groups = depth / group
-  const limit: f32 = wide ? 32767 : 127
   for (let panel = take(); panel < panels; panel = take()) {
     for (let r = 0; r < high; r++) {
       const row = panel * high + r
@@ -47,8 +45,8 @@ export function quantizeRows(
         }
         const magnitude = largest(most)
         // pmax, one instruction where max takes eight, passes over NaN.
-        const factor = v128.any_true(odd) ? <f32>NaN : magnitude / limit
-        const inverse: f32 = magnitude > 0 ? limit / magnitude : 0
+        const factor = v128.any_true(odd) ? <f32>NaN : magnitude / 127
+        const inverse: f32 = magnitude > 0 ? <f32>127 / magnitude : 0
         store<f32>(factors + (<usize>((panel * blocks + block) * high + r) << 2), factor)
         let total = i32x4.splat(0)
         for (let i: usize = 0; i < 128; i += 16) {
