@@ -44,21 +44,23 @@ async function quantize(settings: Settings, samples: number): Promise<Usage> {
   const text = (await readFile(settings.calibration, 'utf8')).slice(0, samples * WINDOW * 8)
   const calibration = calibrationWindows(tokenizer.encode(text), samples, WINDOW)
   const folder = mkdtempSync(path.join(settings.work, 'gptq-'))
-  const usage = await timed(() =>
-    quantizeModel({
-      checkpoint,
-      kernels,
-      recipe: parseRecipe({ rules: [{ method: 'gptq', bits: 3, groupSize: 128 }] }),
-      quantizers: [gptqPlugin],
-      format: FORMATS.find(({ name }) => name === 'lowbit')!,
-      calibration,
-      folder: nodeFolder(folder),
-    }),
-  )
-  await checkpoint.close()
-  rmSync(folder, { recursive: true })
-  kernels.dispose()
-  return usage
+  try {
+    return await timed(() =>
+      quantizeModel({
+        checkpoint,
+        kernels,
+        recipe: parseRecipe({ rules: [{ method: 'gptq', bits: 3, groupSize: 128 }] }),
+        quantizers: [gptqPlugin],
+        format: FORMATS.find(({ name }) => name === 'lowbit')!,
+        calibration,
+        folder: nodeFolder(folder),
+      }),
+    )
+  } finally {
+    await checkpoint.close()
+    rmSync(folder, { recursive: true })
+    kernels.dispose()
+  }
 }
 
 /** A run of the script, or the output of a finished one, for as many tokens; or why there is none. */
