@@ -114,13 +114,20 @@ export const STEPS: readonly Step[] = [
   },
 ]
 
-/** The whole block: x is changed in place. */
-export function runBlock(context: BlockContext, block: Block, x: Tensor, attend: Attend): void {
+/** The whole block: x is changed in place. `onInput` sees the shared input of each step before it is used. */
+export function runBlock(
+  context: BlockContext,
+  block: Block,
+  x: Tensor,
+  attend: Attend,
+  onInput?: (index: number, input: Tensor) => void,
+): void {
   const { kernels, config } = context
   let input: Tensor | undefined
   STEPS.forEach((step, i) => {
     const here = input ?? kernels.tensor(x.rows, step.inputSize(config))
     step.enter?.(context, block, here, x)
+    onInput?.(i, here)
     const following = STEPS[i + 1]
     const next =
       following && !following.enter

@@ -9,42 +9,35 @@ import {
   type BlockContext,
   loadBlock,
   type Opened,
+  runBlock,
   STEPS,
   unloadBlock,
 } from '@lowbit/model'
+import { breathe } from './breathe.ts'
 
 export async function blockHessians(
   opened: Opened,
   context: BlockContext,
   layer: number,
   streams: readonly Tensor[],
+  signal?: AbortSignal,
 ): Promise<Tensor[]> {
   const { kernels, config } = opened
   const block = await loadBlock(opened, layer)
-  const attend = attendWithin(context)
   const hessians = STEPS.map((step) => {
     const size = step.inputSize(config)
     return kernels.tensor(size, size)
   })
   const tokens = streams.reduce((sum, { rows }) => sum + rows, 0)
   for (const stream of streams) {
+    signal?.throwIfAborted()
     const x = kernels.tensor(stream.rows, stream.columns)
     kernels.copy(x, stream)
-    let input: Tensor | undefined
-    for (const [index, step] of STEPS.entries()) {
-      const here = input ?? kernels.tensor(x.rows, step.inputSize(config))
-      step.enter?.(context, block, here, x)
-      kernels.gram(hessians[index], here, 1 / tokens)
-      const following = STEPS[index + 1]
-      const next =
-        following && !following.enter
-          ? kernels.tensor(x.rows, following.inputSize(config))
-          : undefined
-      step.run(context, block, here, x, next, attend)
-      kernels.free(here)
-      input = next
-    }
+    runBlock(context, block, x, attendWithin(context), (index, input) =>
+      kernels.gram(hessians[index], input, 1 / tokens),
+    )
     kernels.free(x)
+    await breathe()
   }
   unloadBlock(kernels, block)
   return hessians

@@ -15,6 +15,7 @@ import {
   type Quantizer,
   seedFor,
   type Tensor,
+  type Weight,
 } from '@lowbit/core'
 import {
   type Attend,
@@ -33,6 +34,7 @@ import {
 } from '@lowbit/model'
 import type { Assignment } from '../recipe/resolve.ts'
 import { blockHessians } from './block-hessians.ts'
+import { breathe } from './breathe.ts'
 import type { ModuleReport } from './report.ts'
 
 export interface BlockJob {
@@ -68,7 +70,7 @@ export async function quantizeBlock(job: BlockJob): Promise<QuantizedBlock> {
   const asks = [...names.values()].some((module) => job.quantizers.get(module)?.needs.hessian)
   const early =
     !job.trueSequential && asks && streams.length > 0
-      ? await blockHessians(opened, context, layer, streams)
+      ? await blockHessians(opened, context, layer, streams, signal)
       : undefined
   const walk: Walk = { ...job, block, attend: attendWithin(context), kept: [] }
   for (const [index, step] of STEPS.entries()) {
@@ -185,19 +187,25 @@ async function quantizeRole(
   const shape = roleShape(config, role)
   const original = await readChecked(checkpoint, module, shape)
   const quantizer = job.quantizers.get(module)
-  const started = performance.now()
-  const done = quantizer
-    ? await quantizeMatrix({ ...job, kernels, quantizer, module, original, hessian })
-    : { matrix: original, report: undefined }
-  if (done.report) job.onModule?.(done.report, (performance.now() - started) / 1000)
+  let matrix: Matrix = original
+  let weight: Weight | undefined
+  let report: ModuleReport | undefined
+  if (quantizer) {
+    const started = performance.now()
+    const done = await quantizeMatrix({ ...job, kernels, quantizer, module, original, hessian })
+    ;({ matrix, weight, report } = done)
+    job.onModule?.(done.report, (performance.now() - started) / 1000)
+  }
   // Only whoever runs the block needs it in the kernels' memory.
   if (job.streams.length > 0) {
     block.linears[role] = {
-      weight: kernels.load(done.matrix),
+      weight: weight ?? kernels.load(matrix),
       bias: await loadBias(opened, module, shape[0]),
     }
+  } else if (weight) {
+    kernels.unload(weight)
   }
-  return { entry: { module, matrix: done.matrix }, report: done.report }
+  return { entry: { module, matrix }, report }
 }
 
 export interface MatrixJob {
@@ -210,34 +218,35 @@ export interface MatrixJob {
   readonly signal?: AbortSignal
 }
 
-/** One matrix through its quantizer, and what that did to it. */
+/** One matrix through its quantizer, and what that did to it. `weight` is it packed, for the caller to unload. */
 export async function quantizeMatrix(
   job: MatrixJob,
-): Promise<{ matrix: Matrix; report: ModuleReport }> {
+): Promise<{ matrix: Matrix; weight: Weight; report: ModuleReport }> {
   const { kernels, quantizer, module, original, hessian } = job
   const { rows, columns } = original
   const source = kernels.load(original)
-  const weight = kernels.tensor(rows, columns)
-  kernels.gather(weight, source)
+  const dense = kernels.tensor(rows, columns)
+  kernels.gather(dense, source)
   const matrix = await quantizer.quantize({
     name: `${module}.weight`,
-    weight,
+    weight: dense,
     hessian,
     kernels,
     seed: seedFor(job.seed, module),
     signal: job.signal,
   })
-  kernels.gather(weight, source)
+  // The quantizer may have overwritten it.
+  kernels.gather(dense, source)
   kernels.unload(source)
-  const stored = kernels.load(matrix)
+  const weight = kernels.load(matrix)
   const decoded = kernels.tensor(rows, columns)
-  kernels.gather(decoded, stored)
-  kernels.unload(stored)
-  const lost = await kernels.distance(weight, decoded, hessian)
-  const power = await kernels.distance(weight, undefined, hessian)
-  kernels.free(weight, decoded)
+  kernels.gather(decoded, weight)
+  const lost = await kernels.distance(dense, decoded, hessian)
+  const power = await kernels.distance(dense, undefined, hessian)
+  kernels.free(dense, decoded)
   return {
     matrix,
+    weight,
     report: {
       module,
       method: quantizer.name,
@@ -250,6 +259,3 @@ export async function quantizeMatrix(
     },
   }
 }
-
-/** Lets timers, signals and progress in between long synchronous stretches. */
-export const breathe = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 0))

@@ -28,10 +28,11 @@ import {
   unloadBlock,
 } from '@lowbit/model'
 import { type Assignment, assignQuantizers } from '../recipe/resolve.ts'
+import { breathe } from './breathe.ts'
 import { finishedReport, jobFingerprint, openJournal, REPORT } from './identity.ts'
 import type { QuantizeJob } from './job.ts'
 import { type Journal, removeJournal, writeJournal } from './journal.ts'
-import { breathe, quantizeBlock, quantizeMatrix } from './quantize-block.ts'
+import { quantizeBlock, quantizeMatrix } from './quantize-block.ts'
 import type { ModuleReport, QuantizeReport } from './report.ts'
 
 /** The part that holds everything outside the blocks. */
@@ -283,6 +284,7 @@ async function quantizeRest(
         signal,
       })
       matrix = done.matrix
+      kernels.unload(done.weight)
       reports.push(done.report)
       const seconds = (performance.now() - started) / 1000
       job.onEvent?.({ kind: 'module', report: done.report, seconds })
