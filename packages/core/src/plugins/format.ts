@@ -41,6 +41,11 @@ export interface Format {
   detect(config: Readonly<Record<string, unknown>>): boolean
   /** Relative names of a module's tensors when `has` says that it is stored in this layout; undefined if not. */
   tensorsOf(has: (relative: string) => boolean): readonly string[] | undefined
+  /**
+   * For self-describing layouts: further tensors that those of `tensorsOf` name inside. All tensors of a
+   * module but its bias are then the module's.
+   */
+  refersTo?(tensors: StoredModule): readonly string[]
   read(module: string, tensors: StoredModule, context: FormatContext): Matrix
   /** Why this layout can't store a matrix; undefined when it can. */
   refuses(matrix: Matrix): string | undefined

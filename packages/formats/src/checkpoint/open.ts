@@ -11,7 +11,6 @@ import {
 import type { Safetensors } from '@lowbit/safetensors'
 import { dense } from '../layouts/dense.ts'
 import { FORMATS } from '../layouts/index.ts'
-import { referredTensors } from '../layouts/lowbit.ts'
 
 export interface CheckpointParts {
   readonly location: string
@@ -40,9 +39,7 @@ export function openCheckpoint(parts: CheckpointParts): Checkpoint {
         layout === dense && tensors.tensors.get(`${module}.weight`)!.shape.length !== 2
       if (isVector) break
       stored.set(module, { format: layout, names })
-      // The native layout names its arrays in the description; all of its tensors are the module's.
-      const owned =
-        layout.name === 'lowbit' ? [...relatives].filter((name) => name !== 'bias') : names
+      const owned = layout.refersTo ? [...relatives].filter((name) => name !== 'bias') : names
       for (const name of owned) taken.add(`${module}.${name}`)
       break
     }
@@ -86,7 +83,9 @@ export function openCheckpoint(parts: CheckpointParts): Checkpoint {
       }
       const fetched = new Map<string, RawTensor>()
       for (const name of entry.names) fetched.set(name, await readRaw(`${module}.${name}`))
-      if (entry.format.name === 'lowbit') await fetchReferred(module, fetched)
+      for (const name of entry.format.refersTo?.(fetched) ?? []) {
+        if (!fetched.has(name)) fetched.set(name, await readRaw(`${module}.${name}`))
+      }
       return entry.format.read(module, fetched as StoredModule, { config })
     },
     async readVector(tensor) {
@@ -110,12 +109,6 @@ export function openCheckpoint(parts: CheckpointParts): Checkpoint {
       await tensors.close()
       await parts.close?.()
     },
-  }
-
-  async function fetchReferred(module: string, fetched: Map<string, RawTensor>): Promise<void> {
-    for (const name of referredTensors(fetched.get('lowbit')!)) {
-      if (!fetched.has(name)) fetched.set(name, await readRaw(`${module}.${name}`))
-    }
   }
 }
 

@@ -45,6 +45,7 @@ export const lowbit: Format = {
   engines: ['lowbit'],
   detect: (config) => quantMethod(config) === 'lowbit',
   tensorsOf: (has) => (has(DESCRIPTION) ? [DESCRIPTION] : undefined),
+  refersTo: (tensors) => referredTensors(tensors.get(DESCRIPTION)),
   read(module, tensors) {
     const raw = expectTensor(module, tensors, DESCRIPTION, 'U8', [-1])
     const tensor = `${module}.${DESCRIPTION}`
@@ -82,7 +83,8 @@ export const lowbit: Format = {
 }
 
 /** Every tensor that a description refers to, so that a reader knows what to fetch. */
-export function referredTensors(raw: RawTensor): string[] {
+function referredTensors(raw: RawTensor | undefined): string[] {
+  if (!raw) return []
   const names: string[] = []
   const walk = (value: unknown): void => {
     if (typeof value !== 'object' || value === null) return

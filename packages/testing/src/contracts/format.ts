@@ -43,7 +43,7 @@ export interface FormatContractOptions {
   readonly optional?: readonly string[]
   /**
    * `tensorsOf` names only a description, in which the module's other tensors are named. So it is in
-   * the native layout, and by default nowhere else.
+   * the layouts that have `refersTo`.
    */
   readonly selfDescribing?: boolean
 }
@@ -52,7 +52,7 @@ export interface FormatContractOptions {
 export function describeFormat(
   format: Format,
   samples: () => readonly SampleMatrix[] = sampleMatrices,
-  { optional = [], selfDescribing = format.name === 'lowbit' }: FormatContractOptions = {},
+  { optional = [], selfDescribing = format.refersTo !== undefined }: FormatContractOptions = {},
 ): void {
   describe(`format ${format.name}`, () => {
     const accepted = (): SampleMatrix[] =>
