@@ -1,4 +1,4 @@
-/** The triangular factor of the damped inverse Hessian, once for all matrices that share the Hessian. */
+/** The triangular factor of the damped inverse Hessian, in the order of quantizing. */
 
 import { type Kernels, LowbitError, type Tensor } from '@lowbit/core'
 
