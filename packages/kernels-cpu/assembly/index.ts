@@ -6,6 +6,9 @@ export { gather, stripe } from './rows'
 export { fit, round } from './fit'
 export { feedback } from './feedback'
 export { descend } from './descend'
+export { packVectors, nearest, clusterSums, neighbours, transpose } from './nearest'
+export { feedbackOut, feedbackIn } from './vector-feedback'
+export { descendOut } from './vector-descend'
 export {
   reverse,
   factorBlock,

@@ -13,12 +13,17 @@
 
 import type { Matrix, ScalarGrid } from '../matrix/types.ts'
 
+/** `u8` and `u16` hold codes. */
+export type TensorType = 'f32' | 'u8' | 'u16'
+
+/** What a tensor's numbers are in JavaScript. */
+export type TensorValues = Float32Array | Uint8Array | Uint16Array
+
 /** A tensor in the memory of one `Kernels`. */
 export interface Tensor {
   readonly rows: number
   readonly columns: number
-  /** `u8` holds codes. */
-  readonly type: 'f32' | 'u8'
+  readonly type: TensorType
 }
 
 /** A matrix repacked for one device. */
@@ -80,6 +85,50 @@ export interface DescendOptions extends Rounding {
   readonly damping: number
 }
 
+/** A table of vectors for each `tableRows` rows of a weight: [tables · entries, length]. */
+export interface VectorTable {
+  readonly values: Tensor
+  /** Vectors of one table: 1 … 65,536. */
+  readonly entries: number
+}
+
+/**
+ * Vectors of weights that one code stands for. A weight at (row, column) is
+ * rowScale · (Σ tables, the entry of its code) · columnScale + columnBias.
+ */
+export interface VectorRounding {
+  /** Weights of a vector, 1 … 16: consecutive rows of one column (`out`) or columns of one row (`in`). */
+  readonly length: number
+  readonly along: 'in' | 'out'
+  /** Searched one after the other, each on what the ones before it left (residual quantization). */
+  readonly tables: readonly VectorTable[]
+  /** Rows that share a table; all by default. With `out`, all is the only choice. */
+  readonly tableRows?: number
+  /** [rows, ⌈columns / scaleColumns⌉]; with `in`, scaleColumns is a multiple of `length`. */
+  readonly rowScale?: Tensor
+  /** Columns of a block of rowScale, counted from column 0 of the weight; all by default. */
+  readonly scaleColumns?: number
+  /** [1, columns] each; with `out` only. */
+  readonly columnScale?: Tensor
+  readonly columnBias?: Tensor
+}
+
+/** The columns [from, to) of a weight; all by default. */
+export interface ColumnRange {
+  readonly from?: number
+  readonly to?: number
+}
+
+export interface VectorDescendOptions extends VectorRounding, ColumnRange {
+  /** λ, added to the Hessian's diagonal. */
+  readonly damping: number
+  /**
+   * For each table the codes that may take the place of each of its entries, u16
+   * [tables · entries, candidates] (`neighbours`): a search near the code at hand.
+   */
+  readonly neighbours: readonly Tensor[]
+}
+
 export interface AttentionShape {
   readonly heads: number
   readonly keyValueHeads: number
@@ -109,14 +158,15 @@ export interface Kernels {
 
   // ---- memory
   /** A new tensor of zeros. */
-  tensor(rows: number, columns: number, type?: 'f32' | 'u8'): Tensor
-  upload(values: Float32Array | Uint8Array, rows: number, columns: number): Tensor
+  tensor(rows: number, columns: number, type?: TensorType): Tensor
+  upload(values: TensorValues, rows: number, columns: number): Tensor
   /** Overwrites whole rows from `row` on. */
-  write(tensor: Tensor, values: Float32Array | Uint8Array, row?: number): void
+  write(tensor: Tensor, values: TensorValues, row?: number): void
   /** Rows [from, to) as a tensor over the same memory. It needs no freeing. */
   rows(tensor: Tensor, from: number, to: number): Tensor
   read(tensor: Tensor): Promise<Float32Array>
-  readCodes(tensor: Tensor): Promise<Uint8Array>
+  /** A tensor of u8 or u16. */
+  readCodes(tensor: Tensor): Promise<Uint8Array | Uint16Array>
   /** out = x, of the same shape and type. */
   copy(out: Tensor, x: Tensor): void
   free(...tensors: Tensor[]): void
@@ -193,6 +243,47 @@ export interface Kernels {
     scale: Tensor,
     zero: Tensor | undefined,
     options: DescendOptions,
+  ): void
+
+  // ---- vectors
+  /** out = xᵀ; out may have more columns than x has rows, which then are zeros. */
+  transpose(out: Tensor, x: Tensor): void
+  /**
+   * The entry of `table` [entries, d] nearest to each row of x [n, d], by squared distance: codes u16
+   * [n, 1]; of equal ones the first. d is 16 at most. `distances` [n, 1] takes the squared distances.
+   */
+  nearest(codes: Tensor, x: Tensor, table: Tensor, distances?: Tensor): void
+  /**
+   * The sums of k-means: sums [entries, d + 1] = Σ over the rows i of x [n, d] with codes[i] = entry of
+   * weights[i] · (x_i, 1). Weights are [n, 1], 1 by default. In f64 where possible.
+   */
+  clusterSums(sums: Tensor, x: Tensor, codes: Tensor, weights?: Tensor): void
+  /** For each entry of `table` the `candidates` nearest ones, itself first: u16 [entries, candidates]. */
+  neighbours(out: Tensor, table: Tensor): void
+  /**
+   * The feedback pass over vectors (VPTQ with `out`, GPTVQ with `in`). `out`: each column in turn takes the
+   * nearest entries; `in`: each `length` columns do, by the distance
+   * (w − q)·[(U_PP)ᵀU_PP]⁻¹·(w − q)ᵀ of the columns P at hand. The error is fed into all later columns
+   * of `weight` as in `feedback`. Codes, one tensor for each table, are u16: [⌈rows / length⌉, to − from]
+   * with `out`, [rows, ⌈(to − from) / length⌉] with `in`. Afterwards columns [from, to) of `weight` hold
+   * the quantized values. Rows and columns past the last count as zeros.
+   */
+  feedbackVectors(
+    codes: readonly Tensor[],
+    weight: Tensor,
+    factor: Tensor,
+    options: VectorRounding & ColumnRange,
+  ): void
+  /**
+   * One sweep of coordinate descent over the vectors of columns [from, to): as `descend`, with candidates
+   * from `neighbours`. Of several tables one is changed at a time. `out` only.
+   */
+  descendVectors(
+    codes: readonly Tensor[],
+    decoded: Tensor,
+    weight: Tensor,
+    hessian: Tensor,
+    options: VectorDescendOptions,
   ): void
 
   // ---- a decoder's small operations
