@@ -23,7 +23,13 @@ export {
   zeroOneGrid,
 } from './matrix/grid.ts'
 export { rotateColumns, rotateRows } from './matrix/rotation.ts'
-export { bitsPerWeight, type MatrixSize, measureMatrix, numberBits } from './matrix/size.ts'
+export {
+  bitsPerWeight,
+  type MatrixSize,
+  measureMatrix,
+  numberBits,
+  sharedTables,
+} from './matrix/size.ts'
 export * from './matrix/types.ts'
 export { validateMatrix } from './matrix/validate.ts'
 export {

@@ -2,7 +2,9 @@
 
 import * as z from 'zod'
 
-const name = z.string().regex(/^[A-Za-z0-9_]{1,200}$/)
+/** A tensor of the module, or a shared one by its whole name. */
+const name = z.string().regex(/^(\/lowbit_shared\.)?[A-Za-z0-9_]{1,200}$/)
+const sharedName = z.string().regex(/^[A-Za-z0-9_]{1,100}$/)
 const size = z
   .int()
   .min(1)
@@ -70,7 +72,7 @@ const lookup = z.strictObject({
   entries: z.int().min(1).max(65536),
   tables: numbers,
   blocks: blocks.optional(),
-  shared: z.string().max(500).optional(),
+  shared: sharedName.optional(),
 })
 const codebook = z.strictObject({
   kind: z.literal('codebook'),
@@ -79,7 +81,7 @@ const codebook = z.strictObject({
   tables: numbers,
   tableScale: numbers.optional(),
   blocks: blocks.optional(),
-  shared: z.string().max(500).optional(),
+  shared: sharedName.optional(),
 })
 const scalarGrid = z.discriminatedUnion('kind', [integer, float, lookup])
 const grid = z.discriminatedUnion('kind', [integer, float, lookup, codebook])

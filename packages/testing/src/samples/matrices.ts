@@ -168,6 +168,10 @@ function codebooks(rows: number, columns: number, random: Random): [string, Quan
     ['codebook of 12 bits', one({ length: 8, along: 'in', entries: 3000 })],
     ['codebook of integers', one({ length: 4, along: 'in', entries: 16, integers: true })],
     [
+      'shared codebook',
+      one({ length: 6, along: 'out', entries: 70, integers: true, shared: 'main' }),
+    ],
+    [
       'residual codebooks with outlier columns, norm and order',
       {
         rows,
