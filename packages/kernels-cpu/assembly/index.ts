@@ -7,7 +7,8 @@ export { fit, round } from './fit'
 export { feedback } from './feedback'
 export { descend } from './descend'
 export { packVectors, nearest, clusterSums, neighbours, transpose } from './nearest'
-export { feedbackOut, feedbackIn } from './vector-feedback'
+export { feedbackOut, feedbackIn, decodeVectors } from './vector-feedback'
+export { columnMoments, scale, times } from './scale'
 export { descendOut } from './vector-descend'
 export {
   reverse,

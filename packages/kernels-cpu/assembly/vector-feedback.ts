@@ -336,3 +336,46 @@ function roundVectors(
     v128.store(errors + <usize>j * (ROWS * 4), f32x4.mul(v128.load(x + (<usize>j << 4)), scale))
   }
 }
+
+/** Columns [from, to) of out from their codes, [stages][codes, packed table, entries]: a task is one row. */
+export function decodeVectors(
+  list: usize,
+  stages: i32,
+  length: i32,
+  along: i32,
+  tableRows: i32,
+  out: usize,
+  rows: i32,
+  columns: i32,
+  rowScale: usize,
+  across: i32,
+  scaleColumns: i32,
+  columnScale: usize,
+  columnBias: usize,
+  from: i32,
+  to: i32,
+  width: i32,
+): void {
+  for (let row = take(); row < rows; row = take()) {
+    const p = out + (<usize>row * <usize>columns << 2)
+    const scales = rowScale + (<usize>row * <usize>across << 2)
+    const codeRow = along ? row / length : row
+    for (let j = from; j < to; j++) {
+      const code = along ? j - from : (j - from) / length
+      const element = along ? row % length : (j - from) % length
+      let sum: f32 = 0
+      for (let stage = 0; stage < stages; stage++) {
+        const entry = list + <usize>(stage * 12)
+        const codes = load<usize>(entry)
+        const index = <i32>load<u16>(codes + (<usize>(codeRow * width + code) << 1))
+        const at = (row / tableRows) * load<i32>(entry, 8) + index
+        const table = load<usize>(entry, 4)
+        sum += load<f32>(table + <usize>at * entrySize(length) + (<usize>(element + 1) << 2))
+      }
+      if (rowScale) sum *= load<f32>(scales + (<usize>(j / scaleColumns) << 2))
+      if (columnScale) sum *= load<f32>(columnScale + (<usize>j << 2))
+      if (columnBias) sum += load<f32>(columnBias + (<usize>j << 2))
+      store<f32>(p + (<usize>j << 2), sum)
+    }
+  }
+}

@@ -85,6 +85,14 @@ export interface DescendOptions extends Rounding {
   readonly damping: number
 }
 
+export interface ScaleFactors {
+  /** [rows, 1] */
+  readonly rows?: Tensor
+  /** [1, columns] each */
+  readonly columns?: Tensor
+  readonly bias?: Tensor
+}
+
 /** A table of vectors for each `tableRows` rows of a weight: [tables · entries, length]. */
 export interface VectorTable {
   readonly values: Tensor
@@ -200,6 +208,12 @@ export interface Kernels {
   diagonal(out: Tensor, matrix: Tensor): void
   /** out[r, i] = x[r, order[i]]; out may have fewer columns than x. */
   permuteColumns(out: Tensor, x: Tensor, order: Uint32Array): void
+  /** out [4, columns]: mean, mean of squares, least and largest of each column of x; sums in f64. */
+  columnMoments(out: Tensor, x: Tensor): void
+  /** out[r, c] = (x[r, c] − bias[c]) · rows[r] · columns[c]; out may be x. Absent factors are 1. */
+  scale(out: Tensor, x: Tensor, factors: ScaleFactors): void
+  /** x ∘= y, element by element. */
+  times(x: Tensor, y: Tensor): void
   /** Σ over everything of (a−b)·H·(a−b)ᵀ's diagonal; without H the squared distance. In f64 where possible. */
   distance(a: Tensor, b: Tensor | undefined, hessian?: Tensor): Promise<number>
 
@@ -274,6 +288,8 @@ export interface Kernels {
     factor: Tensor,
     options: VectorRounding & ColumnRange,
   ): void
+  /** The values of codes as `feedbackVectors` leaves them: columns [from, to) of out. */
+  decodeVectors(out: Tensor, codes: readonly Tensor[], options: VectorRounding & ColumnRange): void
   /**
    * One sweep of coordinate descent over the vectors of columns [from, to): as `descend`, with candidates
    * from `neighbours`. Of several tables one is changed at a time. `out` only.

@@ -14,7 +14,13 @@ import { writeSource } from '../weights/source.ts'
 
 type Operations = Pick<
   Kernels,
-  'transpose' | 'nearest' | 'clusterSums' | 'neighbours' | 'feedbackVectors' | 'descendVectors'
+  | 'transpose'
+  | 'nearest'
+  | 'clusterSums'
+  | 'neighbours'
+  | 'feedbackVectors'
+  | 'decodeVectors'
+  | 'descendVectors'
 >
 
 const LONGEST = 16
@@ -205,6 +211,21 @@ export function vectorOperations(device: Device): Operations {
         work,
         ...[list, tables.length, length, pass.tableRows, w.at, rows, columns, u, rowScale, across],
         ...[scaleColumns, from, to, scratch.at, scratch.each],
+      )
+    },
+
+    decodeVectors(target, codes, options) {
+      const out = own(target)
+      const { rows, columns } = out
+      const pass = prepare(codes, out, options)
+      const { list, from, to, rowScale, across, scaleColumns, codeColumns } = pass
+      const { length, along, tables } = options
+      device.run(
+        'decodeVectors',
+        rows * (to - from) * tables.length,
+        ...[list, tables.length, length, along === 'out' ? 1 : 0, pass.tableRows, out.at, rows],
+        ...[columns, rowScale, across, scaleColumns, pass.columnScale, pass.columnBias, from, to],
+        codeColumns,
       )
     },
 

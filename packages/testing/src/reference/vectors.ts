@@ -11,7 +11,13 @@ import { checkShape, type Memory } from './memory.ts'
 
 type Operations = Pick<
   Kernels,
-  'transpose' | 'nearest' | 'clusterSums' | 'neighbours' | 'feedbackVectors' | 'descendVectors'
+  | 'transpose'
+  | 'nearest'
+  | 'clusterSums'
+  | 'neighbours'
+  | 'feedbackVectors'
+  | 'decodeVectors'
+  | 'descendVectors'
 >
 
 export function vectorOperations(memory: Memory): Operations {
@@ -200,6 +206,21 @@ export function vectorOperations(memory: Memory): Operations {
             w[at + e] = sum[e] * scale
             feed(row, j + e, rest[e] * scale, j + d)
           }
+        }
+      }
+    },
+
+    decodeVectors(out, codes, options) {
+      const { rows, columns } = out
+      const { length, along, tables } = options
+      const { from, to, scaleOf, biasOf, entry, codeAt } = prepare(codes, out, options)
+      for (let row = 0; row < rows; row++) {
+        for (let j = from; j < to; j++) {
+          const element = along === 'out' ? row % length : (j - from) % length
+          const sum = tables.reduce((total, _, stage) => {
+            return total + entry(stage, row, integers(codes[stage])[codeAt(row, j)])[element]
+          }, 0)
+          floats(out)[row * columns + j] = sum * scaleOf(row, j) + biasOf(j)
         }
       }
     },

@@ -188,13 +188,18 @@ export function vectorContract(open: BenchOf): void {
         await kernels.factorInverse(factor, up(hessian, columns, columns), 0.1)
         const w = up(weight, rows, columns)
         kernels.feedbackVectors(codes, w, factor, options)
+        // Decoding the codes must give what the pass has left.
+        const decoded = up(await kernels.read(w), rows, columns)
+        kernels.decodeVectors(decoded, codes, options)
         return {
+          decoded: await kernels.read(decoded),
           codes: await Promise.all(codes.map(async (c) => [...(await kernels.readCodes(c))])),
           weight: await kernels.read(w),
         }
       })
       expect(actual.codes).toEqual(expected.codes)
       expectClose(actual.weight, expected.weight, 'weight', 2e-4)
+      expectClose(actual.decoded, actual.weight, 'decoded', 2e-6)
     },
   )
 
