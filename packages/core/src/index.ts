@@ -81,3 +81,4 @@ export {
 export { type StoredScale, storeScale, storeZero } from './scalar/scales.ts'
 export { type Factor, factorHessian } from './second-order/factor.ts'
 export { columnOrder, inverseOrder, type OrderName } from './second-order/order.ts'
+export { type KMeansOptions, kMeans } from './vectors/k-means.ts'

@@ -74,7 +74,7 @@ function quantizedNumbersBits(numbers: QuantizedNumbers): number {
  */
 export function measureMatrix(matrix: QuantizedMatrix, counted = new Set<string>()): MatrixSize {
   let codes = 0
-  let scales = 0
+  let scales = numbersBits(matrix.rowScale)
   let zeros = 0
   let tables = 0
   for (const stage of matrix.stages) {

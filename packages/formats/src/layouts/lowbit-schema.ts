@@ -131,6 +131,7 @@ export const description = z.strictObject({
     columns: size,
     stages: z.array(stage).max(64),
     order: u32.optional(),
+    rowScale: numbers.optional(),
     columnScale: numbers.optional(),
     columnBias: numbers.optional(),
     sparse: z.strictObject({ rows: u32, columns: u32, values: numbers }).optional(),
