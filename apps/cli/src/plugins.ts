@@ -4,10 +4,11 @@ import type { Kernels, QuantizerPlugin } from '@lowbit/core'
 import { cpu } from '@lowbit/kernels-cpu'
 import { gptq } from '@lowbit/quantizer-gptq'
 import { rtn } from '@lowbit/quantizer-rtn'
+import { vptq } from '@lowbit/quantizer-vptq'
 
 export { FORMATS } from '@lowbit/formats'
 
-export const QUANTIZERS: readonly QuantizerPlugin[] = [gptq, rtn]
+export const QUANTIZERS: readonly QuantizerPlugin[] = [gptq, vptq, rtn]
 
 /** What `quantize` does when no method is named: the best known. */
 export const DEFAULT_METHOD = 'gptq'
