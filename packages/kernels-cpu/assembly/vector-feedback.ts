@@ -379,3 +379,46 @@ export function decodeVectors(
     }
   }
 }
+
+/**
+ * The adjoint of decodeVectors: sums f64 [tables · entries][length] of each stage += x · scales. The list holds
+ * [codes, sums, entries]. One thread, in the order of rows and columns.
+ */
+export function scatterVectors(
+  list: usize,
+  stages: i32,
+  length: i32,
+  along: i32,
+  tableRows: i32,
+  x: usize,
+  rows: i32,
+  columns: i32,
+  rowScale: usize,
+  across: i32,
+  scaleColumns: i32,
+  columnScale: usize,
+  from: i32,
+  to: i32,
+  width: i32,
+): void {
+  for (let row = 0; row < rows; row++) {
+    const p = x + (<usize>row * <usize>columns << 2)
+    const scales = rowScale + (<usize>row * <usize>across << 2)
+    const codeRow = along ? row / length : row
+    for (let j = from; j < to; j++) {
+      const code = along ? j - from : (j - from) / length
+      const element = along ? row % length : (j - from) % length
+      let value = load<f32>(p + (<usize>j << 2))
+      if (rowScale) value *= load<f32>(scales + (<usize>(j / scaleColumns) << 2))
+      if (columnScale) value *= load<f32>(columnScale + (<usize>j << 2))
+      for (let stage = 0; stage < stages; stage++) {
+        const entry = list + <usize>(stage * 12)
+        const codes = load<usize>(entry)
+        const index = <i32>load<u16>(codes + (<usize>(codeRow * width + code) << 1))
+        const at = (row / tableRows) * load<i32>(entry, 8) + index
+        const q = load<usize>(entry, 4) + (<usize>(at * length + element) << 3)
+        store<f64>(q, load<f64>(q) + <f64>value)
+      }
+    }
+  }
+}

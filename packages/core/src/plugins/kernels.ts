@@ -121,6 +121,21 @@ export interface VectorRounding {
   readonly columnBias?: Tensor
 }
 
+export interface ClusterOptions {
+  /** Rows of x that share a table; the last group may be shorter. */
+  readonly groupRows: number
+  readonly entries: number
+  /** Weight of each row's squared distance, [n, 1]. */
+  readonly weights?: Tensor
+  readonly iterations: number
+  /**
+   * `mahalanobis`: rows evenly spaced in the order of their Mahalanobis distance from the group's mean (GPTVQ,
+   * 2402.15319, section 4.1); `kmeans++`: drawn by their distance from those before (`seed`).
+   */
+  readonly seeding: 'mahalanobis' | 'kmeans++'
+  readonly seed?: number
+}
+
 /** The columns [from, to) of a weight; all by default. */
 export interface ColumnRange {
   readonly from?: number
@@ -272,6 +287,8 @@ export interface Kernels {
    * weights[i] · (x_i, 1). Weights are [n, 1], 1 by default. In f64 where possible.
    */
   clusterSums(sums: Tensor, x: Tensor, codes: Tensor, weights?: Tensor): void
+  /** k-means of each group of rows of x [n, d] by itself: tables [groups · entries, d]. */
+  cluster(tables: Tensor, x: Tensor, options: ClusterOptions): void
   /** For each entry of `table` the `candidates` nearest ones, itself first: u16 [entries, candidates]. */
   neighbours(out: Tensor, table: Tensor): void
   /**
@@ -290,6 +307,16 @@ export interface Kernels {
   ): void
   /** The values of codes as `feedbackVectors` leaves them: columns [from, to) of out. */
   decodeVectors(out: Tensor, codes: readonly Tensor[], options: VectorRounding & ColumnRange): void
+  /**
+   * The adjoint of `decodeVectors`, for gradients of tables: sums, one for each table and of its shape, take for
+   * each entry the sum of x · rowScale · columnScale over the weights that it stands for.
+   */
+  scatterVectors(
+    sums: readonly Tensor[],
+    x: Tensor,
+    codes: readonly Tensor[],
+    options: VectorRounding & ColumnRange,
+  ): void
   /**
    * One sweep of coordinate descent over the vectors of columns [from, to): as `descend`, with candidates
    * from `neighbours`. Of several tables one is changed at a time. `out` only.

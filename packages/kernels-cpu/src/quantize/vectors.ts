@@ -20,6 +20,8 @@ type Operations = Pick<
   | 'neighbours'
   | 'feedbackVectors'
   | 'decodeVectors'
+  | 'scatterVectors'
+  | 'cluster'
   | 'descendVectors'
 >
 
@@ -184,6 +186,59 @@ export function vectorOperations(device: Device): Operations {
         entries * entries * d,
         ...[out.at, packed, entries, d, out.columns, scratch.at, scratch.each],
       )
+    },
+
+    cluster(target, input, options) {
+      const x = own(input)
+      const { rows: n, columns: d } = x
+      const { groupRows, entries, weights, iterations, seeding, seed = 0 } = options
+      if (!(groupRows >= 1 && entries >= 1 && entries <= MOST_ENTRIES)) {
+        throw new LowbitError('bad-shape', `${entries} entries for groups of ${groupRows} rows`)
+      }
+      const tables = expect(target, Math.ceil(n / groupRows) * entries, d, 'tables')
+      checkTable(tables, Math.ceil(n / groupRows))
+      const factors = weights ? expect(weights, n, 1, 'weights').at : 0
+      // As assembly/cluster.ts divides it: the sums' place also holds the covariance.
+      const sums = 8 * Math.max(entries * (d + 1), d * (d + 2))
+      const room = 256 + 64 + entries * (d + 1) * 4 + 64 + sums + groupRows * 8
+      const scratch = device.roomPerThread('cluster', room)
+      device.run(
+        'cluster',
+        n * d * entries * iterations,
+        ...[tables.at, x.at, n, d, groupRows, entries, factors, iterations],
+        ...[seeding === 'kmeans++' ? 1 : 0, seed | 0, scratch.at, scratch.each],
+      )
+    },
+
+    scatterVectors(sums, input, codes, options) {
+      const x = own(input)
+      const { rows, columns } = x
+      const pass = prepare(codes, x, options)
+      const { from, to, rowScale, across, scaleColumns, codeColumns, tableRows } = pass
+      const { length, along, tables } = options
+      if (sums.length !== tables.length) {
+        throw new LowbitError('bad-shape', `${sums.length} sums for ${tables.length} tables`)
+      }
+      const list: number[] = []
+      const outs = sums.map((sum, i) => {
+        const size = tables[i].values.rows * length
+        const out = expect(sum, tables[i].values.rows, length, 'sums').at
+        const at = device.room(`sums ${i}`, size * 8)
+        memory.f64.fill(0, at / 8, at / 8 + size)
+        list.push(own(codes[i], 'u16').at, at, tables[i].entries)
+        return { out, at, size }
+      })
+      const at = device.room('tables', list.length * 4)
+      memory.u32.set(list, at / 4)
+      device.run(
+        'scatterVectors',
+        0,
+        ...[at, tables.length, length, along === 'out' ? 1 : 0, tableRows, x.at, rows, columns],
+        ...[rowScale, across, scaleColumns, pass.columnScale, from, to, codeColumns],
+      )
+      for (const { out, at, size } of outs) {
+        memory.f32.set(memory.f64.subarray(at / 8, at / 8 + size), out / 4)
+      }
     },
 
     feedbackVectors(codes, weight, factor, options) {

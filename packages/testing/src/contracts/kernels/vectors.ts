@@ -160,6 +160,66 @@ export function vectorContract(open: BenchOf): void {
     }
   })
 
+  it.each(['mahalanobis', 'kmeans++'] as const)('clusters of groups, %s', async (seeding) => {
+    for (const [n, d, groupRows, entries] of [
+      [300, 2, 100, 8],
+      [130, 1, 50, 4],
+      [64, 4, 64, 16],
+      [7, 3, 3, 5],
+      [1, 2, 1, 1],
+    ]) {
+      const random = seededRandom(n)
+      const x = randomValues(n * d, random)
+      const weights = randomValues(n, random).map((w) => 0.1 + Math.abs(w))
+      const groups = Math.ceil(n / groupRows)
+      const [tables, expected] = await open().both(async ({ kernels, up, zeros }) => {
+        const out = zeros(groups * entries, d)
+        const how = { groupRows, entries, seeding, iterations: 15, seed: 7 }
+        kernels.cluster(out, up(x, n, d), { ...how, weights: up(weights, n, 1) })
+        return kernels.read(out)
+      })
+      const lost = (table: Float32Array): number => {
+        let sum = 0
+        for (let i = 0; i < n; i++) {
+          const group = Math.floor(i / groupRows)
+          let least = Number.POSITIVE_INFINITY
+          for (let c = group * entries; c < (group + 1) * entries; c++) {
+            let s = 0
+            for (let e = 0; e < d; e++) s += (x[i * d + e] - table[c * d + e]) ** 2
+            least = Math.min(least, s)
+          }
+          sum += least * weights[i]
+        }
+        return sum
+      }
+      // The seeds of k-means++ are each device's own.
+      if (seeding === 'mahalanobis') expectClose(tables, expected, 'tables', 1e-4)
+      expect(lost(tables)).toBeLessThanOrEqual(1.4 * lost(expected) + 1e-6)
+    }
+  })
+
+  it.each([OUT[3], OUT[5], IN[2], IN[3], IN[5]].map((sample) => [nameOf(sample), sample] as const))(
+    'sums over the weights of each entry: %s',
+    async (_, sample) => {
+      const { rows, columns } = sample
+      const [actual, expected] = await open().both(async (side) => {
+        const { kernels, up, zeros } = side
+        const { options, codes, weight } = passOf(sample, side)
+        const random = seededRandom(77)
+        codes.forEach((tensor, i) => {
+          const { entries } = options.tables[i]
+          const size = tensor.rows * tensor.columns
+          const some = Uint16Array.from({ length: size }, () => Math.floor(random() * entries))
+          kernels.write(tensor, some)
+        })
+        const sums = options.tables.map(({ values }) => zeros(values.rows, values.columns))
+        kernels.scatterVectors(sums, up(weight, rows, columns), codes, options)
+        return Promise.all(sums.map((sum) => kernels.read(sum)))
+      })
+      for (const i of actual.keys()) expectClose(actual[i], expected[i], `sums ${i}`, 1e-5)
+    },
+  )
+
   it('neighbours: itself first, then by distance', async () => {
     for (const [entries, d, candidates] of [
       [1, 1, 1],
