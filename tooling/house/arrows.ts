@@ -25,6 +25,7 @@ export const BROWSER: readonly string[] = [
   'quantizer-rtn',
   'quantizer-gptq',
   'quantizer-vptq',
+  'quantizer-gptvq',
 ]
 
 export function allowed(from: string): readonly string[] {

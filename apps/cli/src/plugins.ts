@@ -3,12 +3,13 @@
 import type { Kernels, QuantizerPlugin } from '@lowbit/core'
 import { cpu } from '@lowbit/kernels-cpu'
 import { gptq } from '@lowbit/quantizer-gptq'
+import { gptvq } from '@lowbit/quantizer-gptvq'
 import { rtn } from '@lowbit/quantizer-rtn'
 import { vptq } from '@lowbit/quantizer-vptq'
 
 export { FORMATS } from '@lowbit/formats'
 
-export const QUANTIZERS: readonly QuantizerPlugin[] = [gptq, vptq, rtn]
+export const QUANTIZERS: readonly QuantizerPlugin[] = [gptq, vptq, gptvq, rtn]
 
 /** What `quantize` does when no method is named: the best known. */
 export const DEFAULT_METHOD = 'gptq'
