@@ -79,6 +79,7 @@ export {
   schemeBlocks,
 } from './scalar/options.ts'
 export { type StoredScale, storeScale, storeZero } from './scalar/scales.ts'
+export { shareOption } from './scalar/share.ts'
 export { type Factor, factorHessian } from './second-order/factor.ts'
 export { columnOrder, inverseOrder, type OrderName } from './second-order/order.ts'
 export { type KMeansOptions, kMeans } from './vectors/k-means.ts'

@@ -1,16 +1,8 @@
 /** What VPTQ can be told, and what it does when told little. */
 
-import { LowbitError } from '@lowbit/core'
+import { LowbitError, shareOption } from '@lowbit/core'
 import * as z from 'zod'
 import { shapeForBits } from './rates.ts'
-
-const share = z.union([z.number(), z.string()]).transform((given, context) => {
-  const text = String(given).trim()
-  const value = text.endsWith('%') ? Number(text.slice(0, -1)) / 100 : Number(text)
-  if (Number.isFinite(value) && value >= 0 && value < 1 && text !== '') return value
-  context.addIssue('must be a share like 1% or 0.01')
-  return z.NEVER
-})
 
 const entries = z.int().min(1).max(65536)
 
@@ -34,7 +26,7 @@ export const vptqOptions = z.object({
     .max(65536)
     .default(0)
     .describe('vectors of a second codebook for what the first leaves'),
-  outliers: share
+  outliers: shareOption
     .default(0)
     .describe('share of columns, those with the largest diag(H), in a codebook of their own (1%)'),
   outlierVectorLength: z.int().min(1).max(16).default(4).describe('weights of their vectors'),

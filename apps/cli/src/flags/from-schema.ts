@@ -23,7 +23,7 @@ export interface FlagDescription {
 }
 
 interface Property {
-  readonly type?: string
+  readonly type?: string | readonly string[]
   readonly enum?: readonly unknown[]
   readonly default?: unknown
   readonly minimum?: number
@@ -36,7 +36,9 @@ export function describeFlags(schema: OptionsSchema): FlagDescription[] {
   const json = z.toJSONSchema(schema, { io: 'input', unrepresentable: 'any' })
   const properties = (json.properties ?? {}) as Record<string, Property>
   return Object.entries(properties).flatMap(([key, property]) => {
-    const { type = 'string', minimum, maximum, description = '' } = property
+    const { minimum, maximum, description = '' } = property
+    // A value that may be written in several ways (1% or 0.01) is the schema's to read.
+    const type = typeof property.type === 'string' ? property.type : 'string'
     if (type !== 'number' && type !== 'integer' && type !== 'boolean' && type !== 'string') {
       return []
     }
