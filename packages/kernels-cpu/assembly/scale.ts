@@ -80,3 +80,43 @@ export function times(x: usize, y: usize, rows: i32, columns: i32): void {
     for (; k < to; k += 4) store<f32>(x + k, load<f32>(x + k) * load<f32>(y + k))
   }
 }
+
+/**
+ * Each row in blocks: signs (one bit for each column, 1 means −1), then the orthonormal Hadamard transform by
+ * butterflies. A task is a row.
+ */
+export function rotate(x: usize, rows: i32, columns: i32, block: i32, signs: usize): void {
+  const norm: f32 = 1 / sqrt<f32>(<f32>block)
+  for (let row = take(); row < rows; row = take()) {
+    const p = x + (<usize>row * <usize>columns << 2)
+    for (let k = 0; k < columns; k++) {
+      const at = p + (<usize>k << 2)
+      const minus = (load<u8>(signs + (k >> 3)) >> (<u8>k & 7)) & 1
+      store<f32>(at, load<f32>(at) * (minus ? -norm : norm))
+    }
+    for (let from = 0; from < columns; from += block) {
+      for (let half = 1; half < block; half <<= 1) {
+        for (let i = 0; i < block; i += half << 1) {
+          const low = p + (<usize>(from + i) << 2)
+          const high = low + (<usize>half << 2)
+          let j: usize = 0
+          if (half >= 4) {
+            for (; j < <usize>half << 2; j += 16) {
+              const a = v128.load(low + j)
+              const b = v128.load(high + j)
+              v128.store(low + j, f32x4.add(a, b))
+              v128.store(high + j, f32x4.sub(a, b))
+            }
+          } else {
+            for (; j < <usize>half << 2; j += 4) {
+              const a = load<f32>(low + j)
+              const b = load<f32>(high + j)
+              store<f32>(low + j, a + b)
+              store<f32>(high + j, a - b)
+            }
+          }
+        }
+      }
+    }
+  }
+}

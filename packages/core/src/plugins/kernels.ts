@@ -11,7 +11,7 @@
  * at once when shapes don't fit.
  */
 
-import type { Matrix, ScalarGrid } from '../matrix/types.ts'
+import type { Matrix, Rotation, ScalarGrid } from '../matrix/types.ts'
 
 /** `u8` and `u16` hold codes. */
 export type TensorType = 'f32' | 'u8' | 'u16'
@@ -229,6 +229,8 @@ export interface Kernels {
   columnMoments(out: Tensor, x: Tensor): void
   /** out[r, c] = (x[r, c] − bias[c]) · rows[r] · columns[c]; out may be x. Absent factors are 1. */
   scale(out: Tensor, x: Tensor, factors: ScaleFactors): void
+  /** Turns each row of x in place: x → R·x of `Rotation`. */
+  rotate(x: Tensor, rotation: Rotation): void
   /** x ∘= y, element by element. */
   times(x: Tensor, y: Tensor): void
   /** Σ over everything of (a−b)·H·(a−b)ᵀ's diagonal; without H the squared distance. In f64 where possible. */

@@ -17,6 +17,7 @@ type Operations = Pick<
   | 'permuteColumns'
   | 'columnMoments'
   | 'scale'
+  | 'rotate'
   | 'times'
   | 'distance'
 >
@@ -119,6 +120,16 @@ export function algebraOperations(device: Device): Operations {
       const column = factors.columns ? expect(factors.columns, 1, columns, 'columns').at : 0
       const bias = factors.bias ? expect(factors.bias, 1, columns, 'bias').at : 0
       device.run('scale', rows * columns, out, x.at, rows, columns, row, column, bias)
+    },
+
+    rotate(target, { block, signs }) {
+      const { at, rows, columns } = own(target)
+      if (!Number.isInteger(Math.log2(block)) || columns % block !== 0) {
+        throw new LowbitError('bad-shape', `blocks of ${block} do not fit ${columns} columns`)
+      }
+      const room = device.room('signs', columns)
+      memory.u8.set(signs.subarray(0, Math.ceil(columns / 8)), room)
+      device.run('rotate', rows * columns * Math.log2(block), at, rows, columns, block, room)
     },
 
     times(target, other) {

@@ -1,6 +1,6 @@
 /** Products and factorizations of calibration, summed in f64. */
 
-import type { Kernels } from '@lowbit/core'
+import { type Kernels, LowbitError } from '@lowbit/core'
 import { checkIndices, checkShape, type Memory } from './memory.ts'
 
 /** A pivot below this share of its diagonal is noise in f32. */
@@ -18,6 +18,7 @@ export function linearAlgebra(
   | 'permuteColumns'
   | 'columnMoments'
   | 'scale'
+  | 'rotate'
   | 'times'
   | 'distance'
 > {
@@ -127,6 +128,28 @@ export function linearAlgebra(
       for (let i = 0; i < rows * columns; i++) {
         const [row, column] = [Math.floor(i / columns), i % columns]
         y[i] = (values[i] - (b ? b[column] : 0)) * (r ? r[row] : 1) * (c ? c[column] : 1)
+      }
+    },
+    rotate(x, { block, signs }) {
+      const { rows, columns } = x
+      if (!Number.isInteger(Math.log2(block)) || columns % block !== 0) {
+        throw new LowbitError('bad-shape', `blocks of ${block} in ${columns} columns`)
+      }
+      const values = floats(x)
+      const sign = (column: number): number => (signs[column >> 3] & (1 << (column & 7)) ? -1 : 1)
+      /** An entry of the Hadamard matrix: the parity of the common bits. */
+      const entry = (i: number, j: number): number => {
+        let bits = i & j
+        let parity = 1
+        for (; bits > 0; bits &= bits - 1) parity = -parity
+        return parity / Math.sqrt(block)
+      }
+      for (let at = 0; at < rows * columns; at += block) {
+        const from = at % columns
+        const old = Array.from({ length: block }, (_, j) => values[at + j] * sign(from + j))
+        for (let i = 0; i < block; i++) {
+          values[at + i] = old.reduce((sum, value, j) => sum + entry(i, j) * value, 0)
+        }
       }
     },
     times(x, y) {

@@ -1,6 +1,6 @@
 /** The linear algebra of calibration. */
 
-import { seededRandom } from '@lowbit/core'
+import { rotateColumns, seededRandom } from '@lowbit/core'
 import { expect, it } from 'vitest'
 import { randomHessian, randomOrder, randomValues } from '../../random.ts'
 import { ODD_SHAPES } from '../../samples/matrices.ts'
@@ -9,6 +9,29 @@ import { type BenchOf, expectClose, expectNear, expectRefusal } from './bench.ts
 const SIZES = [1, 2, 3, 7, 16, 33, 65, 130]
 
 export function linearAlgebraContract(open: BenchOf): void {
+  it('rotations of rows, undone by their transpose', async () => {
+    for (const [rows, columns, block] of [
+      [1, 1, 1],
+      [3, 12, 4],
+      [5, 96, 32],
+      [2, 512, 512],
+    ]) {
+      const random = seededRandom(columns)
+      const x = randomValues(rows * columns, random)
+      const signs = Uint8Array.from({ length: Math.ceil(columns / 8) }, () => random() * 256)
+      const [actual, expected] = await open().both(async ({ kernels, up }) => {
+        const tensor = up(x, rows, columns)
+        kernels.rotate(tensor, { block, signs })
+        return kernels.read(tensor)
+      })
+      expectClose(actual, expected, `blocks of ${block}`, 1e-5)
+      // A weight of R·w for x of R·x gives w·x again: decode says what a rotation means.
+      const back = actual.slice()
+      rotateColumns(back, rows, columns, { block, signs })
+      expectClose(back, x, 'turned back', 1e-5)
+    }
+  })
+
   it.each([
     [1, 1, 1],
     [7, 3, 5],
