@@ -48,6 +48,10 @@ export const vptqOptions = z.object({
     .describe(
       'rows and columns by their deviation, columns by least and range (paper), or neither',
     ),
+  rotation: z
+    .enum(['input', 'none'])
+    .default('input')
+    .describe('whether inputs are turned by a random Hadamard rotation, which spreads outliers'),
   order: z
     .enum(['activation', 'none'])
     .default('activation')

@@ -1,7 +1,7 @@
 /** One set of codebooks for all matrices of a checkpoint, fitted on a sample of their normalized vectors. */
 
 import type { PrepareInput } from '@lowbit/core'
-import { seededRandom } from '@lowbit/core'
+import { randomRotation, seededRandom, seedFor } from '@lowbit/core'
 import { type Codebook, columnVectors, fitCodebook, residuals } from './codebook.ts'
 import { divideByNorm, findNorm } from './normalize.ts'
 import type { VectorShape, VptqScheme } from './options.ts'
@@ -30,6 +30,12 @@ export async function fitSharedTables(
   })
   for (const [i, source] of weights.entries()) {
     const weight = await source.read()
+    if (scheme.rotation === 'input') {
+      kernels.rotate(
+        weight,
+        randomRotation(weight.columns, seededRandom(seedFor(seed, source.name))),
+      )
+    }
     divideByNorm(kernels, weight, weight, await findNorm(kernels, weight, scheme.norm))
     for (const [j, { length }] of shapes.entries()) {
       const vectors = await columnVectors(kernels, weight, length)

@@ -16,6 +16,8 @@ import {
   type QuantizedMatrix,
   type QuantizeInput,
   type Quantizer,
+  randomRotation,
+  rotateLayer,
   type Stage,
   seededRandom,
   type Tensor,
@@ -56,7 +58,8 @@ async function quantize(
   scheme: VptqScheme,
   shared: Tables | undefined,
 ): Promise<QuantizedMatrix> {
-  const { kernels, weight, hessian, name, signal } = input
+  const { kernels, name, signal } = input
+  let { weight, hessian } = input
   const { rows, columns } = weight
   if (!hessian) {
     throw new LowbitError('bad-input', 'vptq needs the Hessian of the layer’s inputs', {
@@ -77,6 +80,13 @@ async function quantize(
     return tensor
   }
   try {
+    const rotation =
+      scheme.rotation === 'input' ? randomRotation(columns, seededRandom(input.seed)) : undefined
+    if (rotation) {
+      ;({ weight, hessian } = rotateLayer(kernels, weight, hessian, rotation))
+      own(weight)
+      own(hessian)
+    }
     const importance = own(kernels.tensor(1, columns))
     kernels.diagonal(importance, hessian)
     const diagonal = await kernels.read(importance)
@@ -117,7 +127,8 @@ async function quantize(
       ...{ kernels, weight: sorted, hessian: sortedHessian, factor, damping: lambda, parts, norm },
       ...{ sweeps: scheme.sweeps, refits: scheme.refits, signal },
     })
-    return assemble(rows, columns, parts, assigned, order)
+    const matrix = assemble(rows, columns, parts, assigned, order)
+    return rotation ? { ...matrix, rotation: { input: rotation } } : matrix
   } finally {
     kernels.free(...owned)
   }
