@@ -73,3 +73,5 @@ export {
   schemeBlocks,
 } from './scalar/options.ts'
 export { type StoredScale, storeScale, storeZero } from './scalar/scales.ts'
+export { type Factor, factorHessian } from './second-order/factor.ts'
+export { columnOrder, inverseOrder, type OrderName } from './second-order/order.ts'

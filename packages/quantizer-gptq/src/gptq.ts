@@ -7,7 +7,10 @@
 import {
   assertFinite,
   blockGrid,
+  columnOrder,
   definePlugin,
+  factorHessian,
+  inverseOrder,
   LowbitError,
   packCodes,
   type QuantizedMatrix,
@@ -22,8 +25,6 @@ import {
   type Tensor,
 } from '@lowbit/core'
 import * as z from 'zod'
-import { factorHessian } from './factor.ts'
-import { columnOrder } from './order.ts'
 
 export const gptqOptions = z.object({
   ...scalarOptions,
@@ -301,12 +302,6 @@ async function dynamicPass(pass: Pass): Promise<QuantizedMatrix> {
   function place(all: Float32Array, column: Float32Array, group: number): void {
     for (let row = 0; row < rows; row++) all[row * groups + group] = column[row]
   }
-}
-
-function inverseOrder(order: Uint32Array): Uint32Array {
-  const inverse = new Uint32Array(order.length)
-  for (let i = 0; i < order.length; i++) inverse[order[i]] = i
-  return inverse
 }
 
 /** Codes in the order of quantizing → in the natural order of columns. */

@@ -1,6 +1,7 @@
 /** The triangular factor of the damped inverse Hessian, in the order of quantizing. */
 
-import { type Kernels, LowbitError, type Tensor } from '@lowbit/core'
+import { LowbitError } from '../errors.ts'
+import type { Kernels, Tensor } from '../plugins/kernels.ts'
 
 export interface Factor {
   /** Upper triangular U with (H + λ1)⁻¹ = UᵀU, in the order of quantizing. */
@@ -12,6 +13,10 @@ export interface Factor {
 /** Damping grows by itself up to this share of the mean diagonal before the Hessian counts as useless. */
 const MOST_DAMPING = 1
 
+/**
+ * Factors the Hessian, with as much damping as it needs: `damping` (a share of the mean diagonal), doubled while
+ * the damped matrix is not positive definite. `diagonal` is the Hessian's. The caller frees the factor.
+ */
 export async function factorHessian(
   kernels: Kernels,
   hessian: Tensor,

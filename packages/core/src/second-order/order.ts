@@ -27,3 +27,10 @@ export function columnOrder(
   if (ragged) groups.push(ragged)
   return Uint32Array.from(groups.flat())
 }
+
+/** inverse[order[i]] = i. */
+export function inverseOrder(order: Uint32Array): Uint32Array {
+  const inverse = new Uint32Array(order.length)
+  for (let i = 0; i < order.length; i++) inverse[order[i]] = i
+  return inverse
+}
