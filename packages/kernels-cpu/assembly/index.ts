@@ -4,6 +4,7 @@ export { gemm, mirror } from './gemm'
 export { gemv, groupSums } from './gemv'
 export { gather, stripe } from './rows'
 export { fit, round } from './fit'
+export { fitTables } from './tables'
 export { feedback } from './feedback'
 export { descend } from './descend'
 export {

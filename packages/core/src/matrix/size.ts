@@ -57,7 +57,8 @@ function scaleBits(scale: Scale | undefined): number {
 }
 
 function quantizedNumbersBits(numbers: QuantizedNumbers): number {
-  const table = numbers.grid.kind === 'lookup' ? numbersBits(numbers.grid.tables) : 0
+  const { grid } = numbers
+  const table = grid.kind === 'lookup' ? numbersBits(grid.tables) + numbersBits(grid.tableScale) : 0
   return (
     numbers.codes.count * numbers.codes.bits +
     scaleBits(numbers.scale) +
@@ -84,7 +85,7 @@ export function measureMatrix(matrix: QuantizedMatrix, counted = new Set<string>
       if (grid.shared && counted.has(grid.shared)) continue
       if (grid.shared) counted.add(grid.shared)
       tables += numbersBits(grid.tables)
-      if (grid.kind === 'codebook') tables += numbersBits(grid.tableScale)
+      tables += numbersBits(grid.tableScale)
     }
   }
   const order = matrix.order ? matrix.columns * (matrix.columns <= 65536 ? 16 : 32) : 0

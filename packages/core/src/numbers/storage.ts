@@ -16,10 +16,11 @@ export function toNumbers(type: NumberType, values: ArrayLike<number>): Numbers 
 
 function rounder(type: NumberType): (x: number) => number {
   if (type === 'f32') return Math.fround
-  if (type === 'i8') return (x) => Math.min(127, Math.max(-128, Math.round(x)))
+  // + 0: an integer has no −0.
+  if (type === 'i8') return (x) => Math.min(127, Math.max(-128, Math.round(x))) + 0
   if (isUnsigned(type)) {
     const top = 2 ** unsignedBits(type) - 1
-    return (x) => Math.min(top, Math.max(0, Math.round(x)))
+    return (x) => Math.min(top, Math.max(0, Math.round(x))) + 0
   }
   const format = FLOAT_FORMATS[type]
   return (x) => decodeFloat(format, encodeFloat(format, x))

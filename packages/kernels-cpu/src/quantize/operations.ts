@@ -7,7 +7,7 @@ import { expect, own } from '../tensors.ts'
 import { writeSource } from '../weights/source.ts'
 import { gridMemory } from './grid.ts'
 
-type Operations = Pick<Kernels, 'fit' | 'round' | 'feedback' | 'descend'>
+type Operations = Pick<Kernels, 'fit' | 'fitTables' | 'round' | 'feedback' | 'descend'>
 
 const SCALE_TYPE = { f32: 0, f16: 1, bf16: 2, f8_e8m0: 3 } as const
 
@@ -18,9 +18,37 @@ const FEEDBACK_ROOM = 128 * 16 * 4 + 128 * 16 + 2 * 128 * 96 * 4 + 64 + 128 * 64
 const DESCEND_BLOCK = 128
 const DESCEND_ROOM = 3 * DESCEND_BLOCK * 16 * 4 + DESCEND_BLOCK * 16
 
+/** As assembly/tables.ts has it. */
+const MOST_CELLS = 65536
+const KEY_BYTES = 2 * 2 ** 16
+const MOST_ENTRIES = 256
+
+/** Bitmap and ranks of the keys; sums of the cells; four arrays over them; choices of all layers but the first. */
+const tableScratch = (cells: number, entries: number): number =>
+  KEY_BYTES + 16 * cells + 4 * 8 * (cells + 2) + 2 * (cells + 1) * (entries - 1) + 64
+
 export function quantizeOperations(device: Device): Operations {
   const { memory } = device
-  const gridAt = gridMemory(device)
+  const gridFor = gridMemory(device)
+
+  /** One number for each column, in a room of its own. */
+  function columnNumbers(room: string, columns: number, number: (i: number) => number): number {
+    const at = device.room(room, columns * 4)
+    const numbers = memory.u32.subarray(at / 4, at / 4 + columns)
+    for (let i = 0; i < columns; i++) numbers[i] = number(i)
+    return at
+  }
+
+  function checkNames(
+    what: string,
+    names: Uint32Array | undefined,
+    columns: number,
+    across: number,
+  ): void {
+    if (names && (names.length !== columns || names.some((block) => block >= across))) {
+      throw new LowbitError('bad-shape', `${what} does not name ${across} blocks for each column`)
+    }
+  }
 
   /** The shape of the scales, checked against the tensors. */
   function scales(
@@ -51,12 +79,47 @@ export function quantizeOperations(device: Device): Operations {
         throw new LowbitError('bad-option', 'a tensor for zeros is needed if asymmetric, else none')
       }
       const { scale, zero } = scales(w, scaleTensor, zeroTensor, options)
+      const table = gridFor(grid, w.rows, w.columns)
+      if (table.tableRows < w.rows || table.tableColumns < w.columns) {
+        throw new LowbitError('bad-grid', 'a scale is fitted to one table, not to several')
+      }
       const weights = importance ? expect(importance, 1, w.columns, 'importance').at : 0
       device.run(
         'fit',
         w.rows * w.columns * 4 * search.candidates,
-        ...[scale, zero, w.at, w.rows, w.columns, blockRows, blockColumns, gridAt(grid), weights],
+        ...[scale, zero, w.at, w.rows, w.columns, blockRows, blockColumns, table.at, weights],
         ...[Math.max(1, search.candidates), search.step, SCALE_TYPE[scaleType]],
+      )
+    },
+
+    fitTables(target, weight, { blockRows, blockColumns, method, importance }) {
+      const w = own(weight)
+      const { rows, columns } = w
+      if (!(blockRows >= 1 && blockColumns >= 1)) {
+        throw new LowbitError('bad-shape', `no blocks are ${blockRows} × ${blockColumns}`)
+      }
+      const blocks = Math.ceil(rows / blockRows) * Math.ceil(columns / blockColumns)
+      const entries = target.columns
+      const tables = expect(target, blocks, entries, 'tables').at
+      if (!(entries >= 1 && entries <= MOST_ENTRIES)) {
+        throw new LowbitError(
+          'bad-shape',
+          `tables have 1 to ${MOST_ENTRIES} entries, not ${entries}`,
+        )
+      }
+      const each = importance && importance.rows !== 1
+      const h = importance ? expect(importance, each ? rows : 1, columns, 'importance').at : 0
+      const cells = Math.min(
+        MOST_CELLS,
+        Math.min(rows, blockRows) * Math.min(columns, blockColumns),
+      )
+      const uniform = method === 'uniform' ? 1 : 0
+      const scratch = device.roomPerThread('tables', uniform ? 0 : tableScratch(cells, entries))
+      device.run(
+        'fitTables',
+        rows * columns * 4,
+        ...[tables, entries, w.at, rows, columns, blockRows, blockColumns],
+        ...[h, each ? columns * 4 : 0, uniform, cells, scratch.at, scratch.each],
       )
     },
 
@@ -67,17 +130,19 @@ export function quantizeOperations(device: Device): Operations {
       const out = expect(codes, rows, columns, 'codes', 'u8').at
       const values = decoded ? expect(decoded, rows, columns, 'decoded').at : 0
       const { blockRows, blockColumns, grid } = rounding
+      const { at, tableRows, tableColumns } = gridFor(grid, rows, columns)
       device.run(
         'round',
         rows * columns * 4,
-        ...[out, values, w.at, rows, columns, scale, zero, blockRows, blockColumns, gridAt(grid)],
+        ...[out, values, w.at, rows, columns, scale, zero, blockRows, blockColumns],
+        ...[at, tableRows, tableColumns],
       )
     },
 
     feedback(codes, weight, factor, scaleTensor, zeroTensor, options) {
       const w = own(weight)
       const { rows, columns } = w
-      const { from, to, blockRows, blockColumns, blockOf, grid } = options
+      const { from, to, blockRows, blockColumns, blockOf, tableOf, grid } = options
       // With blockOf the scales may be those of the blocks at hand alone.
       const across = blockOf ? scaleTensor.columns : Math.ceil(columns / blockColumns)
       const { scale, zero } = scales(w, scaleTensor, zeroTensor, options, across)
@@ -86,17 +151,21 @@ export function quantizeOperations(device: Device): Operations {
       if (!(from >= 0 && from <= to && to <= columns)) {
         throw new LowbitError('bad-shape', `no columns ${from} to ${to} in ${columns}`)
       }
-      if (blockOf && (blockOf.length !== columns || blockOf.some((block) => block >= across))) {
-        throw new LowbitError('bad-shape', `blockOf does not name ${across} blocks for each column`)
-      }
-      const blocks = device.room('blocks', columns * 4)
-      const numbers = memory.u32.subarray(blocks / 4, blocks / 4 + columns)
-      for (let i = 0; i < columns; i++) numbers[i] = blockOf?.[i] ?? Math.floor(i / blockColumns)
+      checkNames('blockOf', blockOf, columns, across)
+      const table = gridFor(grid, rows, columns)
+      checkNames('tableOf', tableOf, columns, table.tablesAcross)
+      const blocks = columnNumbers('blocks', columns, (i) => {
+        return blockOf?.[i] ?? Math.floor(i / blockColumns)
+      })
+      const tableBlocks = columnNumbers('table blocks', columns, (i) => {
+        return tableOf?.[i] ?? Math.floor(i / table.tableColumns)
+      })
       const scratch = device.roomPerThread('feedback', FEEDBACK_ROOM)
       device.run(
         'feedback',
         (rows * (to - from) * columns) / 2,
-        ...[out, w.at, rows, columns, u, scale, zero, across, blockRows, blocks, gridAt(grid)],
+        ...[out, w.at, rows, columns, u, scale, zero, across, blockRows, blocks],
+        ...[table.at, table.tableRows, table.tablesAcross, tableBlocks],
         ...[from, to, scratch.at, scratch.each],
       )
     },
@@ -110,10 +179,11 @@ export function quantizeOperations(device: Device): Operations {
       const q = expect(decoded, rows, columns, 'decoded').at
       const h = expect(hessian, columns, columns, 'the Hessian').at
       const across = Math.ceil(columns / blockColumns)
-      const blocks = device.room('blocks', columns * 4)
-      for (let i = 0; i < columns; i++) {
-        memory.u32[blocks / 4 + i] = Math.floor(i / blockColumns)
-      }
+      const blocks = columnNumbers('blocks', columns, (i) => Math.floor(i / blockColumns))
+      const table = gridFor(grid, rows, columns)
+      const tableBlocks = columnNumbers('table blocks', columns, (i) => {
+        return Math.floor(i / table.tableColumns)
+      })
       const stride = columns * 4
       const size = rows * columns
       const difference = device.room('difference', size * 4)
@@ -134,7 +204,8 @@ export function quantizeOperations(device: Device): Operations {
           'descend',
           size * some,
           ...[out, w.at, q, gradient, rows, columns, h, damping, scale, zero, across, blockRows],
-          ...[blocks, gridAt(grid), from, from + some, scratch.at, scratch.each],
+          ...[blocks, table.at, table.tableRows, table.tablesAcross, tableBlocks],
+          ...[from, from + some, scratch.at, scratch.each],
         )
       }
     },

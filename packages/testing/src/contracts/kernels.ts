@@ -10,6 +10,7 @@ import { matmulContract } from './kernels/matmul.ts'
 import { memoryContract } from './kernels/memory.ts'
 import { roundingContract } from './kernels/rounding.ts'
 import { samplingContract } from './kernels/sampling.ts'
+import { tablesContract } from './kernels/tables.ts'
 
 const GROUPS = {
   memory: memoryContract,
@@ -17,11 +18,12 @@ const GROUPS = {
   'linear-algebra': linearAlgebraContract,
   fitting: fittingContract,
   rounding: roundingContract,
+  tables: tablesContract,
   decoder: decoderContract,
   sampling: samplingContract,
 } satisfies Record<string, (open: BenchOf) => void>
 
-/** A group of tests: `memory`, `matmul`, `linear-algebra`, `fitting`, `rounding`, `decoder`, `sampling`. */
+/** A group of tests: `memory`, `matmul`, `linear-algebra`, `fitting`, `rounding`, `tables`, `decoder`, `sampling`. */
 export type KernelGroup = keyof typeof GROUPS
 
 export interface KernelContractOptions {

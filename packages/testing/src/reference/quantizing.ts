@@ -3,11 +3,12 @@
 import { type Kernels, LowbitError, type Rounding, type Tensor } from '@lowbit/core'
 import { fitBlock } from './fitting.ts'
 import { checkShape, type Memory } from './memory.ts'
-import { gridRounder } from './rounding.ts'
+import { gridRounder, gridRounders } from './rounding.ts'
+import { fitTable } from './tables.ts'
 
 export function quantizing(
   memory: Memory,
-): Pick<Kernels, 'fit' | 'round' | 'feedback' | 'descend'> {
+): Pick<Kernels, 'fit' | 'fitTables' | 'round' | 'feedback' | 'descend'> {
   const { floats, codes: bytes } = memory
   return {
     fit(scale, zero, weight, options) {
@@ -36,6 +37,31 @@ export function quantizing(
         if (zero) floats(zero)[block] = fitted.zero
       }
     },
+    fitTables(tables, weight, { blockRows, blockColumns, method, importance }) {
+      const { rows, columns } = weight
+      if (!(blockRows >= 1 && blockColumns >= 1)) throw new LowbitError('bad-shape', 'empty blocks')
+      const across = Math.ceil(columns / blockColumns)
+      const entries = tables.columns
+      if (!(entries >= 1 && entries <= 256)) {
+        throw new LowbitError('bad-shape', `tables have 1 to 256 entries, not ${entries}`)
+      }
+      checkShape('tables', tables, Math.ceil(rows / blockRows) * across, entries)
+      const each = importance && importance.rows !== 1
+      if (importance) checkShape('importance', importance, each ? rows : 1, columns)
+      const [t, w, h] = [floats(tables), floats(weight), importance && floats(importance)]
+      for (let block = 0; block < tables.rows; block++) {
+        const top = Math.floor(block / across) * blockRows
+        const left = (block % across) * blockColumns
+        const [weights, factors]: [number[], number[]] = [[], []]
+        for (let row = top; row < Math.min(rows, top + blockRows); row++) {
+          for (let column = left; column < Math.min(columns, left + blockColumns); column++) {
+            weights.push(w[row * columns + column])
+            factors.push(h ? h[each ? row * columns + column : column] : 1)
+          }
+        }
+        t.set(fitTable(weights, factors, entries, method), block * entries)
+      }
+    },
     round(codes, decoded, weight, scale, zero, rounding) {
       const { rows, columns } = weight
       checkShape('codes', codes, rows, columns)
@@ -43,19 +69,20 @@ export function quantizing(
       checkBlocks(scale, zero, weight, rounding)
       const [c, w, s] = [bytes(codes), floats(weight), floats(scale)]
       const [d, z] = [decoded && floats(decoded), zero && floats(zero)]
-      const { nearest, values } = gridRounder(rounding.grid)
+      const rounders = gridRounders(rounding.grid, rows, columns)
       for (let at = 0; at < rows * columns; at++) {
-        const blockRow = Math.floor(Math.floor(at / columns) / rounding.blockRows)
-        const blockColumn = Math.floor((at % columns) / rounding.blockColumns)
-        const block = blockRow * scale.columns + blockColumn
+        const [row, column] = [Math.floor(at / columns), at % columns]
+        const blockRow = Math.floor(row / rounding.blockRows)
+        const block = blockRow * scale.columns + Math.floor(column / rounding.blockColumns)
         const offset = z ? z[block] : 0
+        const { nearest, values } = rounders(row, column)
         c[at] = nearest(quotient(w[at], s[block]), offset)
         if (d) d[at] = s[block] * (values[c[at]] - offset)
       }
     },
     feedback(codes, weight, factor, scale, zero, options) {
       const { rows, columns } = weight
-      const { from, to, blockOf, blockRows, blockColumns } = options
+      const { from, to, blockOf, tableOf, blockRows, blockColumns } = options
       checkShape('codes', codes, rows, columns)
       checkShape('factor', factor, columns, columns)
       checkShape('scale', scale, Math.ceil(rows / blockRows), scale.columns)
@@ -76,9 +103,10 @@ export function quantizing(
       }
       const [c, w, u, s] = [bytes(codes), floats(weight), floats(factor), floats(scale)]
       const z = zero && floats(zero)
-      const { nearest, values } = gridRounder(options.grid)
+      const rounders = gridRounders(options.grid, rows, columns, tableOf)
       for (let row = 0; row < rows; row++) {
         for (let j = from; j < to; j++) {
+          const { nearest, values } = rounders(row, j)
           const at = row * columns + j
           const block = Math.floor(row / blockRows) * scale.columns + blockColumn(j)
           const offset = z ? z[block] : 0
@@ -99,10 +127,11 @@ export function quantizing(
       checkBlocks(scale, zero, weight, options)
       const [c, w, q] = [bytes(codes), floats(weight), floats(decoded)]
       const [h, s, z] = [floats(hessian), floats(scale), zero && floats(zero)]
-      const { nearest, values } = gridRounder(options.grid)
+      const rounders = gridRounders(options.grid, rows, columns)
       for (let row = 0; row < rows; row++) {
         const at = row * columns
         for (let j = 0; j < columns; j++) {
+          const { nearest, values } = rounders(row, j)
           let slope = damping * (w[at + j] - q[at + j])
           for (let k = 0; k < columns; k++) slope += (w[at + k] - q[at + k]) * h[k * columns + j]
           const power = h[j * columns + j] + damping
