@@ -24,6 +24,7 @@ export const BROWSER: readonly string[] = [
   'pipeline',
   'quantizer-rtn',
   'quantizer-gptq',
+  'palettize',
 ]
 
 export function allowed(from: string): readonly string[] {

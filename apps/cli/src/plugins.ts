@@ -2,12 +2,13 @@
 
 import type { Kernels, QuantizerPlugin } from '@lowbit/core'
 import { cpu } from '@lowbit/kernels-cpu'
+import { palettize } from '@lowbit/palettize'
 import { gptq } from '@lowbit/quantizer-gptq'
 import { rtn } from '@lowbit/quantizer-rtn'
 
 export { FORMATS } from '@lowbit/formats'
 
-export const QUANTIZERS: readonly QuantizerPlugin[] = [gptq, rtn]
+export const QUANTIZERS: readonly QuantizerPlugin[] = [gptq, rtn, palettize]
 
 /** What `quantize` does when no method is named: the best known. */
 export const DEFAULT_METHOD = 'gptq'

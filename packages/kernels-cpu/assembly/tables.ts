@@ -37,7 +37,7 @@ let choices: usize = 0
 
 /**
  * `tables`: [blocks][entries] f32. `importance`: 0, or f32 with `importanceStride` bytes from row to row (0: one row
- * for all). `cells`: the most cells that a block can have. Scratch as the host's tableScratch divides it.
+ * for all). `rowScale`: 0, or what each row is divided by. `cells`: the most cells that a block can have. Scratch as the host's tableScratch divides it.
  */
 export function fitTables(
   tables: usize,
@@ -49,6 +49,7 @@ export function fitTables(
   blockColumns: i32,
   importance: usize,
   importanceStride: usize,
+  rowScale: usize,
   uniform: i32,
   cells: i32,
   scratch: usize,
@@ -64,15 +65,23 @@ export function fitTables(
     const wide = min(blockColumns, columns - column)
     const w = weight + <usize>row * stride + (<usize>column << 2)
     const table = tables + <usize>task * (<usize>entries << 2)
+    const scale = rowScale ? rowScale + (<usize>row << 2) : 0
     if (uniform) {
-      spread(table, entries, w, stride, high, wide)
+      spread(table, entries, w, stride, high, wide, scale)
       continue
     }
     const h = importance
       ? importance + <usize>row * importanceStride + (<usize>column << 2)
       : 0
-    cluster(table, entries, w, stride, high, wide, h, importanceStride, cells, scratch + thread * room)
+    cluster(table, entries, w, stride, high, wide, h, importanceStride, scale, cells,
+      scratch + thread * room)
   }
+}
+
+// @ts-ignore: decorator
+@inline
+function scaleOf(scale: usize, row: i32): f32 {
+  return scale ? load<f32>(scale + (<usize>row << 2)) : 1
 }
 
 /** Evenly from the smallest to the largest. */
@@ -83,34 +92,22 @@ function spread(
   stride: usize,
   rows: i32,
   columns: i32,
+  scale: usize,
 ): void {
-  let least = v128.load32_splat(w)
-  let most = least
+  let low: f32 = Infinity
+  let high: f32 = -Infinity
   for (let r = 0; r < rows; r++) {
     const p = w + <usize>r * stride
-    let i = 0
-    for (; i + 4 <= columns; i += 4) {
-      const v = v128.load(p + (<usize>i << 2))
-      least = f32x4.min(least, v)
-      most = f32x4.max(most, v)
-    }
-    for (; i < columns; i++) {
-      const v = v128.load32_splat(p + (<usize>i << 2))
-      least = f32x4.min(least, v)
-      most = f32x4.max(most, v)
+    const s = scaleOf(scale, r)
+    for (let i = 0; i < columns; i++) {
+      const v = load<f32>(p + (<usize>i << 2)) / s
+      low = min(low, v)
+      high = max(high, v)
     }
   }
-  const low = <f64>min(
-    min(f32x4.extract_lane(least, 0), f32x4.extract_lane(least, 1)),
-    min(f32x4.extract_lane(least, 2), f32x4.extract_lane(least, 3)),
-  )
-  const high = <f64>max(
-    max(f32x4.extract_lane(most, 0), f32x4.extract_lane(most, 1)),
-    max(f32x4.extract_lane(most, 2), f32x4.extract_lane(most, 3)),
-  )
   for (let i = 0; i < entries; i++) {
     const share: f64 = entries > 1 ? <f64>i / <f64>(entries - 1) : 0.5
-    store<f32>(table + (<usize>i << 2), <f32>(low * (1 - share) + high * share))
+    store<f32>(table + (<usize>i << 2), <f32>(<f64>low * (1 - share) + <f64>high * share))
   }
 }
 
@@ -132,6 +129,7 @@ function cluster(
   columns: i32,
   h: usize,
   hStride: usize,
+  scale: usize,
   cells: i32,
   scratch: usize,
 ): void {
@@ -146,13 +144,15 @@ function cluster(
   choices = now + size
 
   let drop = 0
-  let count = mark(bitmap, ranks, w, stride, rows, columns, 0)
+  let count = mark(bitmap, ranks, w, stride, rows, columns, scale, 0)
   if (count > MOST_CELLS) {
     drop = COARSE
-    count = mark(bitmap, ranks, w, stride, rows, columns, drop)
+    count = mark(bitmap, ranks, w, stride, rows, columns, scale, drop)
   }
-  let total = sumCells(sums, count, bitmap, ranks, w, stride, rows, columns, h, hStride, drop)
-  if (!(total > 0)) total = sumCells(sums, count, bitmap, ranks, w, stride, rows, columns, 0, 0, drop)
+  let total = sumCells(sums, count, bitmap, ranks, w, stride, rows, columns, h, hStride, scale, drop)
+  if (!(total > 0)) {
+    total = sumCells(sums, count, bitmap, ranks, w, stride, rows, columns, 0, 0, scale, drop)
+  }
 
   let mean: f64 = 0
   for (let c = 0; c < count; c++) mean += load<f64>(sums + (<usize>c << 4), 8)
@@ -199,13 +199,15 @@ function mark(
   stride: usize,
   rows: i32,
   columns: i32,
+  scale: usize,
   drop: i32,
 ): i32 {
   memory.fill(bitmap, 0, BITMAP)
   for (let r = 0; r < rows; r++) {
     const p = w + <usize>r * stride
+    const s = scaleOf(scale, r)
     for (let i = 0; i < columns; i++) {
-      const key = keyOf(load<f32>(p + (<usize>i << 2))) >> drop
+      const key = keyOf(load<f32>(p + (<usize>i << 2)) / s) >> drop
       const word = bitmap + (<usize>(key >> 5) << 2)
       store<u32>(word, load<u32>(word) | (1 << (key & 31)))
     }
@@ -230,19 +232,22 @@ function sumCells(
   columns: i32,
   h: usize,
   hStride: usize,
+  scale: usize,
   drop: i32,
 ): f64 {
   memory.fill(sums, 0, <usize>count << 4)
   for (let r = 0; r < rows; r++) {
     const p = w + <usize>r * stride
     const q = h + <usize>r * hStride
+    const s = scaleOf(scale, r)
+    const power = <f64>s * <f64>s
     for (let i = 0; i < columns; i++) {
-      const v = load<f32>(p + (<usize>i << 2))
+      const v = load<f32>(p + (<usize>i << 2)) / s
       const key = keyOf(v) >> drop
       const word = <usize>(key >> 5) << 2
       const below = load<u32>(bitmap + word) & ((1 << (key & 31)) - 1)
       const cell = sums + (<usize>(load<i32>(ranks + word) + popcnt<i32>(below)) << 4)
-      const importance: f64 = h ? <f64>load<f32>(q + (<usize>i << 2)) : 1
+      const importance: f64 = h ? power * <f64>load<f32>(q + (<usize>i << 2)) : power
       const part = f64x2.replace_lane(f64x2.splat(importance), 1, importance * <f64>v)
       v128.store(cell, f64x2.add(v128.load(cell), part))
     }

@@ -36,7 +36,7 @@ export function describeFlags(schema: OptionsSchema): FlagDescription[] {
   const json = z.toJSONSchema(schema, { io: 'input', unrepresentable: 'any' })
   const properties = (json.properties ?? {}) as Record<string, Property>
   return Object.entries(properties).flatMap(([key, property]) => {
-    const { type = 'string', minimum, maximum, description = '' } = property
+    const { type, minimum, maximum, description = '' } = property
     if (type !== 'number' && type !== 'integer' && type !== 'boolean' && type !== 'string') {
       return []
     }

@@ -96,6 +96,8 @@ export interface TableFitOptions {
   readonly method: 'kmeans' | 'uniform'
   /** What each squared error counts: [1, columns] or [rows, columns]. All alike by default, or where all are zero. */
   readonly importance?: Tensor
+  /** [rows, 1]: tables are of w / rowScale; errors count as those of the weight itself. No zeros. */
+  readonly rowScale?: Tensor
 }
 
 /** One sweep of coordinate descent over codes that a first pass has found. */

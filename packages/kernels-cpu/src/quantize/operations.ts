@@ -92,7 +92,7 @@ export function quantizeOperations(device: Device): Operations {
       )
     },
 
-    fitTables(target, weight, { blockRows, blockColumns, method, importance }) {
+    fitTables(target, weight, { blockRows, blockColumns, method, importance, rowScale }) {
       const w = own(weight)
       const { rows, columns } = w
       if (!(blockRows >= 1 && blockColumns >= 1)) {
@@ -114,12 +114,13 @@ export function quantizeOperations(device: Device): Operations {
         Math.min(rows, blockRows) * Math.min(columns, blockColumns),
       )
       const uniform = method === 'uniform' ? 1 : 0
+      const scale = rowScale ? expect(rowScale, rows, 1, 'rowScale').at : 0
       const scratch = device.roomPerThread('tables', uniform ? 0 : tableScratch(cells, entries))
       device.run(
         'fitTables',
         rows * columns * 4,
         ...[tables, entries, w.at, rows, columns, blockRows, blockColumns],
-        ...[h, each ? columns * 4 : 0, uniform, cells, scratch.at, scratch.each],
+        ...[h, each ? columns * 4 : 0, scale, uniform, cells, scratch.at, scratch.each],
       )
     },
 

@@ -37,7 +37,7 @@ export function quantizing(
         if (zero) floats(zero)[block] = fitted.zero
       }
     },
-    fitTables(tables, weight, { blockRows, blockColumns, method, importance }) {
+    fitTables(tables, weight, { blockRows, blockColumns, method, importance, rowScale }) {
       const { rows, columns } = weight
       if (!(blockRows >= 1 && blockColumns >= 1)) throw new LowbitError('bad-shape', 'empty blocks')
       const across = Math.ceil(columns / blockColumns)
@@ -48,15 +48,18 @@ export function quantizing(
       checkShape('tables', tables, Math.ceil(rows / blockRows) * across, entries)
       const each = importance && importance.rows !== 1
       if (importance) checkShape('importance', importance, each ? rows : 1, columns)
+      if (rowScale) checkShape('rowScale', rowScale, rows, 1)
       const [t, w, h] = [floats(tables), floats(weight), importance && floats(importance)]
+      const s = rowScale && floats(rowScale)
       for (let block = 0; block < tables.rows; block++) {
         const top = Math.floor(block / across) * blockRows
         const left = (block % across) * blockColumns
         const [weights, factors]: [number[], number[]] = [[], []]
         for (let row = top; row < Math.min(rows, top + blockRows); row++) {
           for (let column = left; column < Math.min(columns, left + blockColumns); column++) {
-            weights.push(w[row * columns + column])
-            factors.push(h ? h[each ? row * columns + column : column] : 1)
+            const scale = s ? s[row] : 1
+            weights.push(Math.fround(w[row * columns + column] / scale))
+            factors.push(scale ** 2 * (h ? h[each ? row * columns + column : column] : 1))
           }
         }
         t.set(fitTable(weights, factors, entries, method), block * entries)

@@ -69,6 +69,25 @@ export function tablesContract(open: BenchOf): void {
     }
   })
 
+  it('fitTables: rows divided by their scales, errors as those of the weight', async () => {
+    const random = seededRandom(57)
+    const [rows, columns] = [6, 40]
+    const weight = randomWeight(rows, columns, random).map(half)
+    const scale = Float32Array.from({ length: rows }, (_, row) => 2 ** (row % 3))
+    const importance = Float32Array.from({ length: columns }, () => random() + 0.1)
+    for (const method of ['kmeans', 'uniform'] as const) {
+      const [actual, expected] = await open().both(async ({ kernels, up, zeros }) => {
+        const tables = zeros(2, 5)
+        kernels.fitTables(tables, up(weight, rows, columns), {
+          ...{ blockRows: 3, blockColumns: columns, method },
+          ...{ importance: up(importance, 1, columns), rowScale: up(scale, rows, 1) },
+        })
+        return kernels.read(tables)
+      })
+      expectClose(actual, expected, method, 1e-5)
+    }
+  })
+
   it('fitTables: uniform', async () => {
     const random = seededRandom(53)
     for (const [rows, columns] of SHAPES) {
@@ -119,6 +138,7 @@ export function tablesContract(open: BenchOf): void {
     await expectRefusal('blocks', () => fitTo([4, 4], { blockRows: 0 }))
     await expectRefusal('importance', () => fitTo([4, 4], { importance: zeros(1, 7) }))
     await expectRefusal('importance', () => fitTo([4, 4], { importance: zeros(3, 8) }))
+    await expectRefusal('rowScale', () => fitTo([4, 4], { rowScale: zeros(1, 8) }))
   })
 
   const BLOCKS = [
