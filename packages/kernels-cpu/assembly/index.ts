@@ -5,6 +5,7 @@ export { gemv, groupSums } from './gemv'
 export { gather, stripe } from './rows'
 export { fit, round } from './fit'
 export { fitTables } from './tables'
+export { decodeCodes, sumByCode } from './palette'
 export { feedback } from './feedback'
 export { descend } from './descend'
 export {

@@ -82,11 +82,20 @@ export interface FeedbackOptions extends Rounding {
   readonly tableOf?: Uint32Array
 }
 
-/** Tables of values for blocks of a weight. */
-export interface TableFitOptions {
+/** Which weights share a table, and what its values are multiplied by. */
+export interface TableBlocks {
   /** Rows and columns that share a table; the last blocks may be ragged. */
   readonly blockRows: number
   readonly blockColumns: number
+  /**
+   * [rows, 1]: a weight is rowScale · (value of the table), 1 by default. Tables are fitted to w / rowScale, with
+   * errors that count as those of the weight itself. No zeros.
+   */
+  readonly rowScale?: Tensor
+}
+
+/** Tables of values for blocks of a weight. */
+export interface TableFitOptions extends TableBlocks {
   /**
    * `kmeans`: the values with the least Σ importance · (w − nearest value)², found exactly. Weights that agree in
    * sign, exponent and the first 10 bits of their mantissa stay in one cluster, so the optimum is exact for f16 and
@@ -96,8 +105,6 @@ export interface TableFitOptions {
   readonly method: 'kmeans' | 'uniform'
   /** What each squared error counts: [1, columns] or [rows, columns]. All alike by default, or where all are zero. */
   readonly importance?: Tensor
-  /** [rows, 1]: tables are of w / rowScale; errors count as those of the weight itself. No zeros. */
-  readonly rowScale?: Tensor
 }
 
 /** One sweep of coordinate descent over codes that a first pass has found. */
@@ -187,6 +194,10 @@ export interface Kernels {
    * ascending. Where a block has fewer different values than entries, its largest is repeated.
    */
   fitTables(tables: Tensor, weight: Tensor, options: TableFitOptions): void
+  /** out = rowScale · tables[block, code], for codes (u8) of tables [blocks, entries]; entries at most 256. */
+  decodeCodes(out: Tensor, codes: Tensor, tables: Tensor, blocks: TableBlocks): void
+  /** sums[block, code] = Σ rowScale · x over the weights of the block with that code: decodeCodes transposed. */
+  sumByCode(sums: Tensor, x: Tensor, codes: Tensor, blocks: TableBlocks): void
   /** Codes (u8, shape of weight) of the nearest values; `decoded`, if given, takes the values (may be `weight`). */
   round(
     codes: Tensor,

@@ -1,13 +1,22 @@
 /** Scales, rounding and the feedback pass. */
 
-import { type Kernels, LowbitError, type Rounding, type Tensor } from '@lowbit/core'
+import {
+  type Kernels,
+  LowbitError,
+  type Rounding,
+  type TableBlocks,
+  type Tensor,
+} from '@lowbit/core'
 import { product } from '../algebra/product.ts'
 import type { Device } from '../device.ts'
 import { expect, own } from '../tensors.ts'
 import { writeSource } from '../weights/source.ts'
 import { gridMemory } from './grid.ts'
 
-type Operations = Pick<Kernels, 'fit' | 'fitTables' | 'round' | 'feedback' | 'descend'>
+type Operations = Pick<
+  Kernels,
+  'fit' | 'fitTables' | 'decodeCodes' | 'sumByCode' | 'round' | 'feedback' | 'descend'
+>
 
 const SCALE_TYPE = { f32: 0, f16: 1, bf16: 2, f8_e8m0: 3 } as const
 
@@ -68,6 +77,27 @@ export function quantizeOperations(device: Device): Operations {
     }
   }
 
+  /** Tables [blocks, entries], and the scales of rows, checked. */
+  function tablesFor(
+    tables: Tensor,
+    rows: number,
+    columns: number,
+    { blockRows, blockColumns, rowScale }: TableBlocks,
+  ): { table: number; rowScale: number } {
+    if (!(blockRows >= 1 && blockColumns >= 1)) {
+      throw new LowbitError('bad-shape', `no blocks are ${blockRows} × ${blockColumns}`)
+    }
+    const entries = tables.columns
+    if (!(entries >= 1 && entries <= MOST_ENTRIES)) {
+      throw new LowbitError('bad-shape', `tables have 1 to ${MOST_ENTRIES} entries, not ${entries}`)
+    }
+    const blocks = Math.ceil(rows / blockRows) * Math.ceil(columns / blockColumns)
+    return {
+      table: expect(tables, blocks, entries, 'tables').at,
+      rowScale: rowScale ? expect(rowScale, rows, 1, 'rowScale').at : 0,
+    }
+  }
+
   return {
     fit(scaleTensor, zeroTensor, weight, options) {
       const { asymmetric, importance, search, scaleType, blockRows, blockColumns, grid } = options
@@ -92,35 +122,51 @@ export function quantizeOperations(device: Device): Operations {
       )
     },
 
-    fitTables(target, weight, { blockRows, blockColumns, method, importance, rowScale }) {
+    decodeCodes(target, codes, tables, options) {
+      const { rows, columns } = codes
+      const { table, rowScale } = tablesFor(tables, rows, columns, options)
+      const out = expect(target, rows, columns, 'out').at
+      const c = expect(codes, rows, columns, 'codes', 'u8').at
+      const { blockRows, blockColumns } = options
+      device.run(
+        'decodeCodes',
+        rows * columns,
+        ...[out, c, rows, columns, table, tables.columns, blockRows, blockColumns, rowScale],
+      )
+    },
+
+    sumByCode(sums, input, codes, options) {
+      const { rows, columns } = codes
+      const { table, rowScale } = tablesFor(sums, rows, columns, options)
+      const x = expect(input, rows, columns, 'x').at
+      const c = expect(codes, rows, columns, 'codes', 'u8').at
+      const { blockRows, blockColumns } = options
+      const scratch = device.roomPerThread('sums by code', MOST_ENTRIES * 4 * 8)
+      device.run(
+        'sumByCode',
+        rows * columns,
+        ...[table, x, c, rows, columns, sums.columns, blockRows, blockColumns, rowScale],
+        ...[scratch.at, scratch.each],
+      )
+    },
+
+    fitTables(target, weight, options) {
       const w = own(weight)
       const { rows, columns } = w
-      if (!(blockRows >= 1 && blockColumns >= 1)) {
-        throw new LowbitError('bad-shape', `no blocks are ${blockRows} × ${blockColumns}`)
-      }
-      const blocks = Math.ceil(rows / blockRows) * Math.ceil(columns / blockColumns)
+      const { blockRows, blockColumns, method, importance } = options
+      const { table, rowScale } = tablesFor(target, rows, columns, options)
       const entries = target.columns
-      const tables = expect(target, blocks, entries, 'tables').at
-      if (!(entries >= 1 && entries <= MOST_ENTRIES)) {
-        throw new LowbitError(
-          'bad-shape',
-          `tables have 1 to ${MOST_ENTRIES} entries, not ${entries}`,
-        )
-      }
       const each = importance && importance.rows !== 1
       const h = importance ? expect(importance, each ? rows : 1, columns, 'importance').at : 0
-      const cells = Math.min(
-        MOST_CELLS,
-        Math.min(rows, blockRows) * Math.min(columns, blockColumns),
-      )
+      const block = Math.min(rows, blockRows) * Math.min(columns, blockColumns)
+      const cells = Math.min(MOST_CELLS, block)
       const uniform = method === 'uniform' ? 1 : 0
-      const scale = rowScale ? expect(rowScale, rows, 1, 'rowScale').at : 0
       const scratch = device.roomPerThread('tables', uniform ? 0 : tableScratch(cells, entries))
       device.run(
         'fitTables',
         rows * columns * 4,
-        ...[tables, entries, w.at, rows, columns, blockRows, blockColumns],
-        ...[h, each ? columns * 4 : 0, scale, uniform, cells, scratch.at, scratch.each],
+        ...[table, entries, w.at, rows, columns, blockRows, blockColumns],
+        ...[h, each ? columns * 4 : 0, rowScale, uniform, cells, scratch.at, scratch.each],
       )
     },
 

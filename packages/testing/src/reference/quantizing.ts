@@ -1,6 +1,13 @@
 /** Scales, codes, and the feedback pass one column at a time. */
 
-import { type Kernels, LowbitError, type Rounding, type Tensor } from '@lowbit/core'
+import {
+  blockIndexer,
+  type Kernels,
+  LowbitError,
+  type Rounding,
+  type TableBlocks,
+  type Tensor,
+} from '@lowbit/core'
 import { fitBlock } from './fitting.ts'
 import { checkShape, type Memory } from './memory.ts'
 import { gridRounder, gridRounders } from './rounding.ts'
@@ -8,7 +15,10 @@ import { fitTable } from './tables.ts'
 
 export function quantizing(
   memory: Memory,
-): Pick<Kernels, 'fit' | 'fitTables' | 'round' | 'feedback' | 'descend'> {
+): Pick<
+  Kernels,
+  'fit' | 'fitTables' | 'decodeCodes' | 'sumByCode' | 'round' | 'feedback' | 'descend'
+> {
   const { floats, codes: bytes } = memory
   return {
     fit(scale, zero, weight, options) {
@@ -37,18 +47,41 @@ export function quantizing(
         if (zero) floats(zero)[block] = fitted.zero
       }
     },
-    fitTables(tables, weight, { blockRows, blockColumns, method, importance, rowScale }) {
-      const { rows, columns } = weight
-      if (!(blockRows >= 1 && blockColumns >= 1)) throw new LowbitError('bad-shape', 'empty blocks')
-      const across = Math.ceil(columns / blockColumns)
-      const entries = tables.columns
-      if (!(entries >= 1 && entries <= 256)) {
-        throw new LowbitError('bad-shape', `tables have 1 to 256 entries, not ${entries}`)
+    decodeCodes(out, codes, tables, blocks) {
+      const { rows, columns } = codes
+      checkShape('out', out, rows, columns)
+      checkTables(tables, rows, columns, blocks)
+      const [o, c, t] = [floats(out), bytes(codes), floats(tables)]
+      const s = blocks.rowScale && floats(blocks.rowScale)
+      const blockOf = tableIndexer(blocks, columns)
+      for (let at = 0; at < rows * columns; at++) {
+        const row = Math.floor(at / columns)
+        const value = t[blockOf(row, at % columns) * tables.columns + c[at]]
+        o[at] = (s ? s[row] : 1) * value
       }
-      checkShape('tables', tables, Math.ceil(rows / blockRows) * across, entries)
+    },
+    sumByCode(sums, x, codes, blocks) {
+      const { rows, columns } = codes
+      checkShape('x', x, rows, columns)
+      checkTables(sums, rows, columns, blocks)
+      const [c, v] = [bytes(codes), floats(x)]
+      const s = blocks.rowScale && floats(blocks.rowScale)
+      const blockOf = tableIndexer(blocks, columns)
+      const totals = new Float64Array(sums.rows * sums.columns)
+      for (let at = 0; at < rows * columns; at++) {
+        const row = Math.floor(at / columns)
+        totals[blockOf(row, at % columns) * sums.columns + c[at]] += (s ? s[row] : 1) * v[at]
+      }
+      floats(sums).set(totals)
+    },
+    fitTables(tables, weight, options) {
+      const { blockRows, blockColumns, method, importance, rowScale } = options
+      const { rows, columns } = weight
+      const entries = tables.columns
+      checkTables(tables, rows, columns, options)
+      const across = Math.ceil(columns / blockColumns)
       const each = importance && importance.rows !== 1
       if (importance) checkShape('importance', importance, each ? rows : 1, columns)
-      if (rowScale) checkShape('rowScale', rowScale, rows, 1)
       const [t, w, h] = [floats(tables), floats(weight), importance && floats(importance)]
       const s = rowScale && floats(rowScale)
       for (let block = 0; block < tables.rows; block++) {
@@ -166,4 +199,23 @@ function checkBlocks(
   const columns = Math.ceil(weight.columns / blockColumns)
   checkShape('scale', scale, rows, columns)
   if (zero) checkShape('zero', zero, rows, columns)
+}
+
+const tableIndexer = ({ blockRows, blockColumns }: TableBlocks, columns: number) =>
+  blockIndexer({ rows: blockRows, columns: blockColumns }, columns)
+
+function checkTables(
+  tables: Tensor,
+  rows: number,
+  columns: number,
+  { blockRows, blockColumns, rowScale }: TableBlocks,
+): void {
+  if (!(blockRows >= 1 && blockColumns >= 1)) throw new LowbitError('bad-shape', 'empty blocks')
+  const entries = tables.columns
+  if (!(entries >= 1 && entries <= 256)) {
+    throw new LowbitError('bad-shape', `tables have 1 to 256 entries, not ${entries}`)
+  }
+  const blocks = Math.ceil(rows / blockRows) * Math.ceil(columns / blockColumns)
+  checkShape('tables', tables, blocks, entries)
+  if (rowScale) checkShape('rowScale', rowScale, rows, 1)
 }

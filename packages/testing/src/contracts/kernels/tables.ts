@@ -149,6 +149,34 @@ export function tablesContract(open: BenchOf): void {
     ['blocks of 5 × 7', 5, 7],
   ] as const
 
+  it.each(BLOCKS)('decodeCodes and sumByCode: %s', async (_, blockRows, blockColumns) => {
+    const [rows, columns] = [19, 66]
+    const blocks = Math.ceil(rows / blockRows) * Math.ceil(columns / blockColumns)
+    for (const entries of [2, 11, 256]) {
+      const random = seededRandom(58)
+      const tables = randomValues(blocks * entries, random)
+      const x = randomValues(rows * columns, random)
+      const scale = Float32Array.from({ length: rows }, () => 0.5 + random())
+      const drawn = Uint8Array.from(x, () => Math.floor(random() * entries))
+      for (const scaled of [false, true]) {
+        const [actual, expected] = await open().both(async ({ kernels, up, zeros }) => {
+          const codes = zeros(rows, columns, 'u8')
+          kernels.write(codes, drawn)
+          const options = {
+            ...{ blockRows, blockColumns },
+            ...(scaled && { rowScale: up(scale, rows, 1) }),
+          }
+          const [out, sums] = [zeros(rows, columns), zeros(blocks, entries)]
+          kernels.decodeCodes(out, codes, up(tables, blocks, entries), options)
+          kernels.sumByCode(sums, up(x, rows, columns), codes, options)
+          return [await kernels.read(out), await kernels.read(sums)]
+        })
+        expectClose(actual[0], expected[0], `decoded, ${entries} entries`, 1e-6)
+        expectClose(actual[1], expected[1], `sums, ${entries} entries`, 1e-5)
+      }
+    }
+  })
+
   it.each(BLOCKS)('round to several tables: %s', async (_, tableRows, tableColumns) => {
     const [rows, columns] = [19, 66]
     for (const entries of [2, 8, 40]) {
@@ -223,6 +251,12 @@ export function tablesContract(open: BenchOf): void {
       kernels.round(c, undefined, w, one, undefined, { ...rounding, grid: tables })
     await expectRefusal('blocks', () => round({ ...grid, blocks: { rows: 1, columns: 8 } }))
     await expectRefusal('elements', () => round({ ...grid, blocks: { elements: 16 } }))
+    await expectRefusal('rows of tables', () =>
+      kernels.decodeCodes(w, c, zeros(3, 4), { blockRows: 2, blockColumns: 8 }),
+    )
+    await expectRefusal('sums', () =>
+      kernels.sumByCode(zeros(2, 4), zeros(4, 7), c, { blockRows: 2, blockColumns: 8 }),
+    )
     await expectRefusal('tableOf', () =>
       kernels.feedback(c, w, zeros(8, 8), one, undefined, {
         ...{ ...rounding, grid, from: 0, to: 8, tableOf: new Uint32Array(8).fill(1) },
