@@ -34,7 +34,6 @@ export interface Assignment {
   readonly grid: StoredTables['meaning']
   /** [rows, 1]: what a row's palette is multiplied by. */
   readonly rowScale?: Tensor
-  readonly sweeps: number
 }
 
 /** Codes and their values take the place of what `codes` (u8) and `decoded` hold: to the nearest value. */
@@ -45,17 +44,14 @@ export function assignNearest(job: Assignment, codes: Tensor, decoded: Tensor): 
   free()
 }
 
-/**
- * The same by GPTQ's feedback pass, columns by falling diag(H), and then coordinate descent on
- * (w − q)(H + λ1)(w − q)ᵀ of every row.
- */
+/** The same by GPTQ's feedback pass, columns by falling diag(H). */
 export function assignWithFeedback(
   job: Assignment,
-  { factor, lambda, order }: Feedback,
+  { factor, order }: Feedback,
   codes: Tensor,
   decoded: Tensor,
 ): void {
-  const { kernels, weight, grid, hessian, sweeps } = job
+  const { kernels, weight, grid } = job
   const { rows, columns } = weight
   const { scale, rounding, free } = scaling(job)
   const working = kernels.tensor(rows, columns)
@@ -67,14 +63,27 @@ export function assignWithFeedback(
   })
   kernels.permuteColumns(decoded, working, inverseOrder(order))
   kernels.free(working)
+  // The pass leaves codes in its own order; values on the palette are their own nearest.
+  kernels.round(codes, undefined, decoded, scale, undefined, rounding)
+  free()
+}
+
+/** Sweeps of coordinate descent on (w − q)(H + λ1)(w − q)ᵀ of every row. */
+export function descend(
+  job: Assignment,
+  { lambda }: Feedback,
+  sweeps: number,
+  codes: Tensor,
+  decoded: Tensor,
+): void {
+  const { kernels, weight, hessian } = job
+  const { scale, rounding, free } = scaling(job)
   for (let sweep = 0; sweep < sweeps; sweep++) {
     kernels.descend(codes, decoded, weight, hessian!, scale, undefined, {
       ...rounding,
       damping: lambda,
     })
   }
-  // The pass leaves codes in its own order; values on the palette are their own nearest.
-  if (sweeps === 0) kernels.round(codes, undefined, decoded, scale, undefined, rounding)
   free()
 }
 

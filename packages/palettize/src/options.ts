@@ -67,6 +67,12 @@ export const palettizeOptions = z.object({
     .max(100)
     .default(4)
     .describe('sweeps of coordinate descent over the codes after the feedback pass'),
+  rounds: z
+    .int()
+    .min(0)
+    .max(50)
+    .default(2)
+    .describe('how often the palettes are refitted to the codes, and the codes to them (feedback)'),
   damping: z
     .number()
     .min(0)

@@ -13,7 +13,7 @@ import {
   type Quantizer,
   type Tensor,
 } from '@lowbit/core'
-import { assignNearest, assignWithFeedback, prepareFeedback } from './assign.ts'
+import { assignNearest, assignWithFeedback, descend, prepareFeedback } from './assign.ts'
 import { importanceOf } from './importance.ts'
 import {
   bitsFor,
@@ -23,6 +23,7 @@ import {
   palettizeOptions,
 } from './options.ts'
 import { fitTables } from './tables/fit.ts'
+import { refitTables } from './tables/refit.ts'
 import { storeTables } from './tables/stored.ts'
 
 export const palettize = definePlugin(
@@ -45,6 +46,9 @@ export const palettize = definePlugin(
   },
 )
 
+/** Sweeps of coordinate descent after each refit. */
+const REFIT_SWEEPS = 2
+
 async function makePalette(input: QuantizeInput, scheme: PaletteScheme): Promise<QuantizedMatrix> {
   const { kernels, weight, name, signal } = input
   const { rows, columns } = weight
@@ -61,16 +65,34 @@ async function makePalette(input: QuantizeInput, scheme: PaletteScheme): Promise
     const rowScale = scheme.perChannelScale ? own(fitRowScales(input)) : undefined
     const tables = own(await fitTables({ ...input, scheme, blocks, importance, rowScale }))
     const entries = tables.columns
-    const stored = storeTables(await kernels.read(tables), entries, scheme.tableType, blocks)
+    let stored = storeTables(await kernels.read(tables), entries, scheme.tableType, blocks)
     signal?.throwIfAborted()
     const codes = own(kernels.tensor(rows, columns, 'u8'))
     const decoded = own(kernels.tensor(rows, columns))
-    const job = { ...input, grid: stored.meaning, rowScale, sweeps: scheme.sweeps }
+    const job = { ...input, rowScale }
     if (scheme.feedback) {
       const feedback = await prepareFeedback(input, scheme, importance.diagonal!)
       own(feedback.factor)
-      assignWithFeedback(job, feedback, codes, decoded)
-    } else assignNearest(job, codes, decoded)
+      assignWithFeedback({ ...job, grid: stored.meaning }, feedback, codes, decoded)
+      descend({ ...job, grid: stored.meaning }, feedback, scheme.sweeps, codes, decoded)
+      const tableBlocks = { blockRows: blocks.rows, blockColumns: blocks.columns, rowScale }
+      for (let round = 0; round < scheme.rounds; round++) {
+        signal?.throwIfAborted()
+        const better = await refitTables(
+          {
+            ...{ kernels, weight, codes, decoded, blocks: tableBlocks },
+            ...{ hessian: input.hessian!, damping: feedback.lambda },
+          },
+          stored.meaning.tables.values,
+          entries,
+        )
+        stored = storeTables(better, entries, scheme.tableType, blocks)
+        const meaning = kernels.upload(stored.meaning.tables.values, tables.rows, entries)
+        kernels.decodeCodes(decoded, codes, meaning, tableBlocks)
+        kernels.free(meaning)
+        descend({ ...job, grid: stored.meaning }, feedback, REFIT_SWEEPS, codes, decoded)
+      }
+    } else assignNearest({ ...job, grid: stored.meaning }, codes, decoded)
     signal?.throwIfAborted()
     return {
       rows,
