@@ -173,10 +173,15 @@ function cluster(
     store<f64>(p1 + (<usize>n << 3), s1)
   }
   if (n <= entries) {
-    for (let k = 0; k < entries; k++) {
-      const i = min(k, n - 1)
-      store<f32>(table + (<usize>k << 2), centroid(i, i + 1, mean))
+    // Each cell by itself, from its own sums: exact where it holds one value.
+    let k = 0
+    for (let c = 0; c < count; c++) {
+      const cell = sums + (<usize>c << 4)
+      if (!(load<f64>(cell) > total * NOTHING)) continue
+      store<f32>(table + (<usize>k++ << 2), <f32>(load<f64>(cell, 8) / load<f64>(cell)))
     }
+    const last = load<f32>(table + (<usize>(k - 1) << 2))
+    for (; k < entries; k++) store<f32>(table + (<usize>k << 2), last)
     return
   }
   divide(table, entries, n, cells, mean)

@@ -7,14 +7,22 @@
 import {
   assertFinite,
   definePlugin,
+  type Kernels,
   packCodes,
   type QuantizedMatrix,
   type QuantizeInput,
   type Quantizer,
+  type SparseEntries,
   type Tensor,
 } from '@lowbit/core'
-import { assignNearest, assignWithFeedback, descend, prepareFeedback } from './assign.ts'
-import { importanceOf } from './importance.ts'
+import {
+  type Assignment,
+  assignNearest,
+  assignWithFeedback,
+  descend,
+  prepareFeedback,
+} from './assign.ts'
+import { type Importance, importanceOf } from './importance.ts'
 import {
   bitsFor,
   type PaletteScheme,
@@ -22,9 +30,10 @@ import {
   paletteScheme,
   palettizeOptions,
 } from './options.ts'
+import { chooseOutliers, splitWeight, without } from './outliers.ts'
 import { fitTables } from './tables/fit.ts'
 import { refitTables } from './tables/refit.ts'
-import { storeTables } from './tables/stored.ts'
+import { type StoredTables, storeTables } from './tables/stored.ts'
 
 export const palettize = definePlugin(
   {
@@ -62,44 +71,23 @@ async function makePalette(input: QuantizeInput, scheme: PaletteScheme): Promise
   try {
     const importance = await importanceOf(input, scheme, own)
     signal?.throwIfAborted()
-    const rowScale = scheme.perChannelScale ? own(fitRowScales(input)) : undefined
-    const tables = own(await fitTables({ ...input, scheme, blocks, importance, rowScale }))
-    const entries = tables.columns
-    let stored = storeTables(await kernels.read(tables), entries, scheme.tableType, blocks)
+    const work: Work = {
+      ...{ input, scheme, blocks, importance, own },
+      codes: own(kernels.tensor(rows, columns, 'u8')),
+      decoded: own(kernels.tensor(rows, columns)),
+    }
+    const fitted = await (scheme.outliers > 0 ? fitWithoutOutliers(work) : fitPalette(work))
     signal?.throwIfAborted()
-    const codes = own(kernels.tensor(rows, columns, 'u8'))
-    const decoded = own(kernels.tensor(rows, columns))
-    const job = { ...input, rowScale }
-    if (scheme.feedback) {
-      const feedback = await prepareFeedback(input, scheme, importance.diagonal!)
-      own(feedback.factor)
-      assignWithFeedback({ ...job, grid: stored.meaning }, feedback, codes, decoded)
-      descend({ ...job, grid: stored.meaning }, feedback, scheme.sweeps, codes, decoded)
-      const tableBlocks = { blockRows: blocks.rows, blockColumns: blocks.columns, rowScale }
-      for (let round = 0; round < scheme.rounds; round++) {
-        signal?.throwIfAborted()
-        const better = await refitTables(
-          {
-            ...{ kernels, weight, codes, decoded, blocks: tableBlocks },
-            ...{ hessian: input.hessian!, damping: feedback.lambda },
-          },
-          stored.meaning.tables.values,
-          entries,
-        )
-        stored = storeTables(better, entries, scheme.tableType, blocks)
-        const meaning = kernels.upload(stored.meaning.tables.values, tables.rows, entries)
-        kernels.decodeCodes(decoded, codes, meaning, tableBlocks)
-        kernels.free(meaning)
-        descend({ ...job, grid: stored.meaning }, feedback, REFIT_SWEEPS, codes, decoded)
-      }
-    } else assignNearest({ ...job, grid: stored.meaning }, codes, decoded)
+    const { rowScale, sparse } = fitted
+    const stored = scheme.feedback ? await feedBack(work, fitted) : assignPlainly(work, fitted)
     signal?.throwIfAborted()
+    const codes = await kernels.readCodes(work.codes)
     return {
       rows,
       columns,
       stages: [
         {
-          codes: packCodes(await kernels.readCodes(codes), bitsFor(entries)),
+          codes: packCodes(codes, bitsFor(stored.grid.entries)),
           vector: { length: 1, along: 'in' },
           grid: stored.grid,
           ...(stored.zeros && { zero: { blocks, values: stored.zeros } }),
@@ -111,14 +99,111 @@ async function makePalette(input: QuantizeInput, scheme: PaletteScheme): Promise
           }),
         },
       ],
+      ...(sparse && { sparse }),
     }
   } finally {
     kernels.free(...owned)
   }
 }
 
+interface Work {
+  readonly input: QuantizeInput
+  readonly scheme: PaletteScheme
+  readonly blocks: { readonly rows: number; readonly columns: number }
+  readonly importance: Importance
+  readonly own: (tensor: Tensor) => Tensor
+  /** What is being made: u8 codes, and their values. */
+  readonly codes: Tensor
+  readonly decoded: Tensor
+}
+
+interface Palette {
+  readonly stored: StoredTables
+  /** What the codes are to approximate: the weight, or what outliers have left of it. */
+  readonly weight: Tensor
+  readonly rowScale?: Tensor
+  readonly sparse?: SparseEntries
+}
+
+async function fitPalette(
+  { input, scheme, blocks, importance, own }: Work,
+  mostOfRows = input.weight,
+): Promise<Palette> {
+  const { kernels, weight } = input
+  const rowScale = scheme.perChannelScale ? own(fitRowScales(kernels, mostOfRows)) : undefined
+  const tables = own(await fitTables({ ...input, scheme, blocks, importance, rowScale }))
+  const values = await kernels.read(tables)
+  const stored = storeTables(values, tables.columns, scheme.tableType, blocks)
+  return { stored, weight, rowScale }
+}
+
+/** A first palette shows which weights lose most; the second is fitted without them. */
+async function fitWithoutOutliers(work: Work): Promise<Palette> {
+  const { input, scheme, importance, own, decoded } = work
+  const { kernels, weight } = input
+  assignPlainly(work, await fitPalette(work))
+  const { tensor } = importance
+  const choice = { kernels, weight, decoded, importance: tensor, share: scheme.outliers }
+  const places = await chooseOutliers(choice)
+  if (places.length === 0) return fitPalette(work)
+  const rest = own(await without(kernels, tensor, weight, places))
+  const inliers = own(await without(kernels, weight, weight, places))
+  const second = await fitPalette({ ...work, importance: { ...importance, tensor: rest } }, inliers)
+  assignPlainly(work, second)
+  const split = await splitWeight(kernels, weight, decoded, places)
+  return { ...second, weight: own(split.rest), sparse: split.sparse }
+}
+
+function assignPlainly({ input, codes, decoded }: Work, palette: Palette): StoredTables {
+  assignNearest(assignment(input, palette, palette.stored), codes, decoded)
+  return palette.stored
+}
+
+/** Codes by the feedback pass; then codes and tables in turn, each the best for the other. */
+async function feedBack(work: Work, palette: Palette): Promise<StoredTables> {
+  const { input, scheme, blocks, importance, codes, decoded, own } = work
+  const { kernels, signal } = input
+  const { weight, rowScale } = palette
+  let { stored } = palette
+  const { entries } = stored.grid
+  const feedback = await prepareFeedback(input, scheme, importance.diagonal!)
+  own(feedback.factor)
+  assignWithFeedback(assignment(input, palette, stored), feedback, codes, decoded)
+  descend(assignment(input, palette, stored), feedback, scheme.sweeps, codes, decoded)
+  const places = { blockRows: blocks.rows, blockColumns: blocks.columns, rowScale }
+  for (let round = 0; round < scheme.rounds; round++) {
+    signal?.throwIfAborted()
+    const before = stored.meaning.tables.values
+    const hessian = input.hessian!
+    const job = {
+      kernels,
+      weight,
+      hessian,
+      damping: feedback.lambda,
+      codes,
+      decoded,
+      blocks: places,
+    }
+    const tables = await refitTables(job, before, entries)
+    stored = storeTables(tables, entries, scheme.tableType, blocks)
+    const meaning = kernels.upload(stored.meaning.tables.values, before.length / entries, entries)
+    kernels.decodeCodes(decoded, codes, meaning, places)
+    kernels.free(meaning)
+    descend(assignment(input, palette, stored), feedback, REFIT_SWEEPS, codes, decoded)
+  }
+  return stored
+}
+
+function assignment(
+  { kernels, hessian }: QuantizeInput,
+  { weight, rowScale }: Palette,
+  { meaning }: StoredTables,
+): Assignment {
+  return { kernels, weight, hessian, rowScale, grid: meaning }
+}
+
 /** max |w| of every row, in f16. */
-function fitRowScales({ kernels, weight }: QuantizeInput): Tensor {
+function fitRowScales(kernels: Kernels, weight: Tensor): Tensor {
   const { rows, columns } = weight
   const scale = kernels.tensor(rows, 1)
   kernels.fit(scale, undefined, weight, {

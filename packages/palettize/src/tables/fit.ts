@@ -1,6 +1,6 @@
 /** Tables for the blocks of a weight, by each of the modes. */
 
-import { LowbitError, type QuantizeInput, type Tensor } from '@lowbit/core'
+import { type Kernels, LowbitError, type QuantizeInput, type Tensor } from '@lowbit/core'
 import type { Importance } from '../importance.ts'
 import { bitsFor, type PaletteScheme } from '../options.ts'
 
@@ -37,42 +37,32 @@ function blockCount({ weight, blocks }: TableFit): number {
   return Math.ceil(weight.rows / blocks.rows) * Math.ceil(weight.columns / blocks.columns)
 }
 
-/**
- * Every value that occurs. k-means with as many clusters as there are values has no error, so 256 clusters tell both
- * how many values there are and whether there are too many.
- */
+/** Every value that occurs, whatever its bits. */
 async function uniqueTables(fit: TableFit): Promise<Tensor> {
   const { kernels, weight, name, blocks } = fit
   const { rows, columns } = weight
-  const plain = { ...fit, importance: {} }
-  const all = kernelTables(plain, MOST_ENTRIES, 'kmeans')
-  const tables = await kernels.read(all)
-  const one = kernels.upload(Float32Array.of(1), 1, 1)
-  const codes = kernels.tensor(rows, columns, 'u8')
-  const decoded = kernels.tensor(rows, columns)
-  kernels.round(codes, decoded, weight, one, undefined, {
-    ...{ blockRows: rows, blockColumns: columns },
-    grid: {
-      kind: 'lookup',
-      entries: MOST_ENTRIES,
-      tables: { type: 'f32', values: tables },
-      blocks,
-    },
-  })
-  const lost = await kernels.distance(weight, decoded)
-  kernels.free(all, one, codes, decoded)
-  if (lost > 0) {
-    throw new LowbitError(
-      'bad-input',
-      `mode unique: more than ${MOST_ENTRIES} different values share a palette; use mode kmeans`,
-      { tensor: name },
-    )
+  const w = await kernels.read(weight)
+  const made: Float32Array[] = []
+  for (let top = 0; top < rows; top += blocks.rows) {
+    for (let left = 0; left < columns; left += blocks.columns) {
+      const seen = new Set<number>()
+      for (let row = top; row < Math.min(rows, top + blocks.rows); row++) {
+        for (let column = left; column < Math.min(columns, left + blocks.columns); column++) {
+          // −0 is 0.
+          seen.add(w[row * columns + column] + 0)
+        }
+        if (seen.size > MOST_ENTRIES) {
+          throw new LowbitError(
+            'bad-input',
+            `mode unique: more than ${MOST_ENTRIES} different values share a palette; use mode kmeans`,
+            { tensor: name },
+          )
+        }
+      }
+      made.push(Float32Array.from(seen).sort())
+    }
   }
-  let most = 1
-  for (let from = 0; from < tables.length; from += MOST_ENTRIES) {
-    most = Math.max(most, new Set(tables.subarray(from, from + MOST_ENTRIES)).size)
-  }
-  return kernelTables(plain, 2 ** bitsFor(most), 'kmeans')
+  return uploadTables(kernels, made)
 }
 
 /** Tables by a function of the user's, padded to a power of two. */
@@ -99,7 +89,6 @@ async function customTables(fit: TableFit): Promise<Tensor> {
       made.push(Float32Array.from(scheme.table!(values, weights)).sort())
     }
   }
-  const most = made.reduce((count, table) => Math.max(count, table.length), 0)
   const wrong = made.find((table) => table.length === 0 || !table.every(Number.isFinite))
   if (wrong) {
     throw new LowbitError(
@@ -111,6 +100,12 @@ async function customTables(fit: TableFit): Promise<Tensor> {
       },
     )
   }
+  return uploadTables(kernels, made)
+}
+
+/** Tables of as many entries as the largest needs, a power of two; shorter ones repeat their last value. */
+function uploadTables(kernels: Kernels, made: readonly Float32Array[]): Tensor {
+  const most = made.reduce((count, table) => Math.max(count, table.length), 0)
   const entries = 2 ** bitsFor(most)
   const padded = new Float32Array(made.length * entries)
   for (const [i, table] of made.entries()) {

@@ -1,4 +1,4 @@
-/** Tables of values for one block: every division of the sorted weights into clusters is considered. */
+/** Tables of values for one block: the best division of its sorted weights, by dynamic programming. */
 
 import type { TableFitOptions } from '@lowbit/core'
 
@@ -21,7 +21,7 @@ export function fitTable(
     sums.set(w + 0, (sums.get(w + 0) ?? 0) + (some ? importance[i] : 1))
   }
   const points = [...sums].filter(([, h]) => h > 0).sort(([a], [b]) => a - b)
-  const means = clusterMeans(points, Math.min(entries, points.length))
+  const means = points.length <= entries ? points.map(([x]) => x) : clusterMeans(points, entries)
   return Array.from({ length: entries }, (_, i) => means[Math.min(i, means.length - 1)])
 }
 
@@ -42,15 +42,20 @@ function clusterMeans(points: readonly (readonly [number, number])[], count: num
   const starts: number[][] = [new Array(n + 1).fill(0)]
   for (let k = 1; k < count; k++) {
     const next: number[] = new Array(n + 1).fill(Number.POSITIVE_INFINITY)
-    starts.push(new Array(n + 1).fill(0))
-    for (let i = k + 1; i <= n; i++) {
-      for (let j = k; j < i; j++) {
+    const start: number[] = new Array(n + 1).fill(0)
+    // The best start of the last run never falls as more points come: the middle one bounds those on its sides.
+    const solve = (low: number, high: number, from: number, to: number): void => {
+      if (low > high) return
+      const i = (low + high) >> 1
+      for (let j = from; j <= Math.min(to, i - 1); j++) {
         const total = least[j] + loss(j, i)
-        if (total >= next[i]) continue
-        next[i] = total
-        starts[k][i] = j
+        if (total < next[i]) [next[i], start[i]] = [total, j]
       }
+      solve(low, i - 1, from, start[i])
+      solve(i + 1, high, start[i], to)
     }
+    solve(k + 1, n, k, n - 1)
+    starts.push(start)
     least = next
   }
   const means: number[] = []
