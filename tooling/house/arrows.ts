@@ -25,6 +25,7 @@ export const BROWSER: readonly string[] = [
   'quantizer-rtn',
   'quantizer-gptq',
   'palettize',
+  'quantizer-vptq',
 ]
 
 export function allowed(from: string): readonly string[] {

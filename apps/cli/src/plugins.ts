@@ -5,10 +5,11 @@ import { cpu } from '@lowbit/kernels-cpu'
 import { palettize } from '@lowbit/palettize'
 import { gptq } from '@lowbit/quantizer-gptq'
 import { rtn } from '@lowbit/quantizer-rtn'
+import { vptq } from '@lowbit/quantizer-vptq'
 
 export { FORMATS } from '@lowbit/formats'
 
-export const QUANTIZERS: readonly QuantizerPlugin[] = [gptq, rtn, palettize]
+export const QUANTIZERS: readonly QuantizerPlugin[] = [gptq, vptq, palettize, rtn]
 
 /** What `quantize` does when no method is named: the best known. */
 export const DEFAULT_METHOD = 'gptq'

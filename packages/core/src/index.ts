@@ -24,7 +24,13 @@ export {
   zeroOneGrid,
 } from './matrix/grid.ts'
 export { rotateColumns, rotateRows } from './matrix/rotation.ts'
-export { bitsPerWeight, type MatrixSize, measureMatrix, numberBits } from './matrix/size.ts'
+export {
+  bitsPerWeight,
+  type MatrixSize,
+  measureMatrix,
+  numberBits,
+  sharedTables,
+} from './matrix/size.ts'
 export * from './matrix/types.ts'
 export { validateMatrix } from './matrix/validate.ts'
 export {
@@ -76,3 +82,4 @@ export {
 export { type StoredScale, storeScale, storeZero } from './scalar/scales.ts'
 export { type Factor, factorHessian } from './second-order/factor.ts'
 export { columnOrder, inverseOrder, type OrderName } from './second-order/order.ts'
+export { type KMeansOptions, kMeans } from './vectors/k-means.ts'

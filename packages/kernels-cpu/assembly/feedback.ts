@@ -2,7 +2,7 @@
  * The feedback pass (GPTQ). Rows are independent, so a task is 96 of them. In blocks of 128
  * columns: 16 rows at a time are turned on their side ([column][16 rows], four vectors a column),
  * rounded column by column with each error subtracted from the block's later columns; then all
- * later columns of the 96 rows take the block's errors in one GEMM, W −= E·U.
+ * later columns of the 96 rows take the block's errors (later.ts).
  */
 
 import {
@@ -14,20 +14,13 @@ import {
   valuesAt,
   valuesAtRows,
 } from './grid'
-import { packColumnPanel } from './pack'
+import { BLOCK, feedLater, ROWS } from './later'
 import { fnma } from './simd'
 import { take, thread } from './threads'
-import { edgeTile, HIGH } from './tile'
 
-const ROWS = 96
-const BLOCK = 128
-const CHUNK = 64
-
-/** Bytes of scratch for each thread; the host allocates as much. */
+/** Bytes of scratch for each thread, before what feedLater takes; the host allocates as much. */
 const SIDE: usize = BLOCK * 16 * 4
 const CODES: usize = BLOCK * 16
-const ERRORS: usize = BLOCK * ROWS * 4
-const PANEL: usize = BLOCK * CHUNK * 4
 
 /**
  * `blocks`: for each column the column of its scale. `tableRows` rows share a table, of which there are
@@ -56,10 +49,6 @@ export function feedback(
   const side = scratch + thread * room
   const bytes = side + SIDE
   const errors = bytes + CODES
-  // Panels read past the last row of errors.
-  const packed = errors + ERRORS + 64
-  const panel = packed + ERRORS
-  const spare = panel + PANEL
   const stride = <usize>columns << 2
   const tasks = (rows + ROWS - 1) / ROWS
   for (let task = take(); task < tasks; task = take()) {
@@ -81,32 +70,7 @@ export function feedback(
           for (let j = 0; j < some; j++) store<u8>(out + j, load<u8>(bytes + (<usize>j << 4) + i))
         }
       }
-      const next = column + some
-      if (next >= columns) continue
-      for (let r = 0; r < count; r += HIGH) {
-        const out = packed + <usize>r * (<usize>some << 2)
-        packColumnPanel(out, errors + <usize>(r << 2), ROWS * 4, count - r, some, -1)
-      }
-      for (let n = next; n < columns; n += CHUNK) {
-        const last = min(n + CHUNK, columns)
-        const size = <usize>some << 5
-        let b = panel
-        for (let m = n; m < last; m += 8) {
-          let u = factor + <usize>column * stride + (<usize>m << 2)
-          for (let k = 0; k < some; k++, u += stride, b += 32) {
-            v128.store(b, v128.load(u))
-            v128.store(b, v128.load(u, 16), 16)
-          }
-        }
-        for (let r = 0; r < count; r += HIGH) {
-          const a = packed + <usize>r * (<usize>some << 2)
-          const out = weight + <usize>(first + r) * stride
-          b = panel
-          for (let m = n; m < last; m += 8, b += size) {
-            edgeTile(a, b, some, out + (<usize>m << 2), stride, 1, count - r, last - m, spare)
-          }
-        }
-      }
+      feedLater(errors, weight, columns, factor, column, some, first, count)
     }
   }
 }

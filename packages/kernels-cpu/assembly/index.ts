@@ -8,6 +8,11 @@ export { fitTables } from './tables'
 export { decodeCodes, sumByCode } from './palette'
 export { feedback } from './feedback'
 export { descend } from './descend'
+export { packVectors, nearest, clusterSums, neighbours, transpose } from './nearest'
+export { feedbackOut, feedbackIn, decodeVectors, scatterVectors } from './vector-feedback'
+export { cluster } from './cluster'
+export { columnMoments, scale, times } from './scale'
+export { descendOut } from './vector-descend'
 export {
   reverse,
   factorBlock,

@@ -178,7 +178,8 @@ function cluster(
     for (let c = 0; c < count; c++) {
       const cell = sums + (<usize>c << 4)
       if (!(load<f64>(cell) > total * NOTHING)) continue
-      store<f32>(table + (<usize>k++ << 2), <f32>(load<f64>(cell, 8) / load<f64>(cell)))
+      store<f32>(table + (<usize>k << 2), <f32>(load<f64>(cell, 8) / load<f64>(cell)))
+      k++
     }
     const last = load<f32>(table + (<usize>(k - 1) << 2))
     for (; k < entries; k++) store<f32>(table + (<usize>k << 2), last)

@@ -7,6 +7,7 @@ import { createDevice } from './device.ts'
 import { createMemory } from './memory.ts'
 import { compile, hasRelaxedSimd } from './module.ts'
 import { quantizeOperations } from './quantize/operations.ts'
+import { vectorOperations } from './quantize/vectors.ts'
 import { tensorOperations } from './tensors.ts'
 import { startThreads } from './threads.ts'
 import { weightOperations } from './weights/multiply.ts'
@@ -62,6 +63,7 @@ export async function cpu(options: CpuOptions = {}): Promise<CpuKernels> {
     ...weightOperations(device),
     ...algebraOperations(device),
     ...quantizeOperations(device),
+    ...vectorOperations(device),
     ...decoderOperations(device),
     dispose: () => pool.stop(),
   }

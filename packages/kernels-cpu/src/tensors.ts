@@ -1,6 +1,6 @@
 /** Tensors: handles of blocks of the linear memory. */
 
-import { type Kernels, LowbitError, type Tensor } from '@lowbit/core'
+import { type Kernels, LowbitError, type Tensor, type TensorValues } from '@lowbit/core'
 import type { Device } from './device.ts'
 
 export interface CpuTensor extends Tensor {
@@ -42,6 +42,14 @@ export function expect(
   return own(tensor, type)
 }
 
+/** Bytes of one number. */
+export const SIZE = { f32: 4, u16: 2, u8: 1 } as const
+
+function typeOf(values: TensorValues): Tensor['type'] {
+  if (values instanceof Float32Array) return 'f32'
+  return values instanceof Uint16Array ? 'u16' : 'u8'
+}
+
 type Operations = Pick<
   Kernels,
   'tensor' | 'upload' | 'write' | 'rows' | 'read' | 'readCodes' | 'copy' | 'free'
@@ -52,17 +60,17 @@ export function tensorOperations({ memory }: Device): Operations {
     if (!(Number.isInteger(rows) && Number.isInteger(columns) && rows >= 0 && columns >= 0)) {
       throw new LowbitError('bad-shape', `no tensor is ${rows} × ${columns}`)
     }
-    const at = memory.allocate(rows * columns * (type === 'u8' ? 1 : 4))
+    const at = memory.allocate(rows * columns * SIZE[type])
     return { rows, columns, type, at, view: false, state: { freed: false } }
   }
 
-  function put(tensor: CpuTensor, values: Float32Array | Uint8Array, first: number): void {
-    if (tensor.type === 'u8') memory.u8.set(values, tensor.at + first)
-    else memory.f32.set(values, tensor.at / 4 + first)
+  function put(tensor: CpuTensor, values: TensorValues, first: number): void {
+    const view = { f32: memory.f32, u16: memory.u16, u8: memory.u8 }[tensor.type]
+    view.set(values, tensor.at / SIZE[tensor.type] + first)
   }
 
-  function checkType(values: Float32Array | Uint8Array, type: Tensor['type']): void {
-    if (values instanceof Uint8Array !== (type === 'u8')) {
+  function checkType(values: TensorValues, type: Tensor['type']): void {
+    if (typeOf(values) !== type) {
       throw new LowbitError('bad-tensor', `the values do not have the tensor's type, ${type}`)
     }
   }
@@ -70,7 +78,7 @@ export function tensorOperations({ memory }: Device): Operations {
   return {
     tensor(rows, columns, type = 'f32') {
       const tensor = create(rows, columns, type)
-      const bytes = rows * columns * (type === 'u8' ? 1 : 4)
+      const bytes = rows * columns * SIZE[type]
       memory.u8.fill(0, tensor.at, tensor.at + bytes)
       return tensor
     },
@@ -78,7 +86,7 @@ export function tensorOperations({ memory }: Device): Operations {
       if (values.length !== rows * columns) {
         throw new LowbitError('bad-shape', `${values.length} values are not ${rows} × ${columns}`)
       }
-      const tensor = create(rows, columns, values instanceof Uint8Array ? 'u8' : 'f32')
+      const tensor = create(rows, columns, typeOf(values))
       put(tensor, values, 0)
       return tensor
     },
@@ -97,7 +105,7 @@ export function tensorOperations({ memory }: Device): Operations {
       if (!(from >= 0 && from <= to && to <= tensor.rows)) {
         throw new LowbitError('bad-shape', `no rows ${from} to ${to} in ${shapeOf(tensor)}`)
       }
-      const size = tensor.columns * (tensor.type === 'u8' ? 1 : 4)
+      const size = tensor.columns * SIZE[tensor.type]
       const at = tensor.at + from * size
       const { columns, type, state } = tensor
       const view: CpuTensor = { rows: to - from, columns, type, at, view: true, state }
@@ -108,13 +116,14 @@ export function tensorOperations({ memory }: Device): Operations {
       return memory.f32.slice(at / 4, at / 4 + rows * columns)
     },
     async readCodes(source) {
-      const { at, rows, columns } = own(source, 'u8')
-      return memory.u8.slice(at, at + rows * columns)
+      const { at, rows, columns } = own(source, source.type === 'u16' ? 'u16' : 'u8')
+      const [view, from] = source.type === 'u16' ? [memory.u16, at / 2] : [memory.u8, at]
+      return view.slice(from, from + rows * columns)
     },
     copy(target, source) {
       const { at, rows, columns, type } = own(source, source.type)
       const out = expect(target, rows, columns, 'out', type).at
-      memory.u8.copyWithin(out, at, at + rows * columns * (type === 'u8' ? 1 : 4))
+      memory.u8.copyWithin(out, at, at + rows * columns * SIZE[type])
     },
     free(...tensors) {
       for (const each of tensors) {

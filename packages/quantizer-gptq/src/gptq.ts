@@ -192,7 +192,7 @@ async function staticPass(pass: Pass): Promise<QuantizedMatrix> {
   })
   pass.signal?.throwIfAborted()
   const sweeps = options.sweeps ?? DEFAULT_SWEEPS
-  let natural: Uint8Array
+  let natural: Uint8Array | Uint16Array
   if (sweeps > 0) {
     let decoded = working
     if (order) {
@@ -305,7 +305,11 @@ async function dynamicPass(pass: Pass): Promise<QuantizedMatrix> {
 }
 
 /** Codes in the order of quantizing → in the natural order of columns. */
-function restoreOrder(codes: Uint8Array, rows: number, order: Uint32Array | undefined): Uint8Array {
+function restoreOrder(
+  codes: Uint8Array | Uint16Array,
+  rows: number,
+  order: Uint32Array | undefined,
+): Uint8Array | Uint16Array {
   if (!order) return codes
   const columns = order.length
   const natural = new Uint8Array(codes.length)

@@ -18,6 +18,7 @@ export function describeMatrix(matrix: Matrix): string {
   return [
     parts.join(' + '),
     ...(matrix.order ? ['permuted columns'] : []),
+    ...(matrix.rowScale ? ['scaled rows'] : []),
     ...(matrix.columnScale ? ['scaled columns'] : []),
     ...(matrix.sparse ? [`${matrix.sparse.rows.length} sparse weights`] : []),
     ...(matrix.rotation ? ['rotated'] : []),

@@ -1,6 +1,12 @@
 /** A model in the kernels' memory, and its bits counted on the way. */
 
-import { bitsPerWeight, type Checkpoint, isQuantized, type Kernels } from '@lowbit/core'
+import {
+  bitsPerWeight,
+  type Checkpoint,
+  isQuantized,
+  type Kernels,
+  measureMatrix,
+} from '@lowbit/core'
 import { blockNames, type Decoder, decoderConfig, loadDecoder } from '@lowbit/model'
 import type { Activations } from '../flags/device.ts'
 import type { Session } from '../session.ts'
@@ -37,6 +43,8 @@ export async function loadModel(
 /** Passes a checkpoint on and counts the bits of every matrix that is read. */
 function tallied(checkpoint: Checkpoint): { checkpoint: Checkpoint; bitsPerWeight(): number } {
   const inBlocks = new Set(linearsOfBlocks(checkpoint))
+  /** Tables that several matrices share count once. */
+  const counted = new Set<string>()
   const counts = { quantized: { bits: 0, weights: 0 }, dense: { bits: 0, weights: 0 } }
   return {
     checkpoint: {
@@ -47,7 +55,9 @@ function tallied(checkpoint: Checkpoint): { checkpoint: Checkpoint; bitsPerWeigh
         if (kind === 'quantized' || inBlocks.has(module)) {
           const weights = matrix.rows * matrix.columns
           counts[kind].weights += weights
-          counts[kind].bits += weights * bitsPerWeight([matrix])
+          counts[kind].bits += isQuantized(matrix)
+            ? measureMatrix(matrix, counted).total
+            : weights * bitsPerWeight([matrix])
         }
         return matrix
       },

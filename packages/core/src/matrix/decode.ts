@@ -12,7 +12,7 @@ import type { Grid, Numbers, QuantizedMatrix, QuantizedNumbers, Scale, Stage } f
 
 /**
  * The dense matrix, rows × columns, row-major:
- * R_outᵀ · ((Σ stages, columns put back in order) · columnScale + columnBias + sparse) · R_in.
+ * R_outᵀ · (rowScale · (Σ stages, columns put back in order) · columnScale + columnBias + sparse) · R_in.
  */
 export function decode(matrix: QuantizedMatrix): Float32Array<ArrayBuffer> {
   const { rows, columns, order } = matrix
@@ -27,10 +27,11 @@ export function decode(matrix: QuantizedMatrix): Float32Array<ArrayBuffer> {
       }
     }
   }
-  const { columnScale, columnBias, sparse, rotation } = matrix
+  const { rowScale, columnScale, columnBias, sparse, rotation } = matrix
   for (let row = 0; row < rows; row++) {
     for (let column = 0; column < columns; column++) {
       const at = row * columns + column
+      if (rowScale) out[at] *= rowScale.values[row]
       if (columnScale) out[at] *= columnScale.values[column]
       if (columnBias) out[at] += columnBias.values[column]
     }

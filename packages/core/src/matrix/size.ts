@@ -2,6 +2,8 @@
 
 import { isNested } from './decode.ts'
 import type {
+  CodebookGrid,
+  LookupGrid,
   Matrix,
   Numbers,
   NumberType,
@@ -73,7 +75,7 @@ function quantizedNumbersBits(numbers: QuantizedNumbers): number {
  */
 export function measureMatrix(matrix: QuantizedMatrix, counted = new Set<string>()): MatrixSize {
   let codes = 0
-  let scales = 0
+  let scales = numbersBits(matrix.rowScale)
   let zeros = 0
   let tables = 0
   for (const stage of matrix.stages) {
@@ -84,8 +86,7 @@ export function measureMatrix(matrix: QuantizedMatrix, counted = new Set<string>
     if (grid.kind === 'lookup' || grid.kind === 'codebook') {
       if (grid.shared && counted.has(grid.shared)) continue
       if (grid.shared) counted.add(grid.shared)
-      tables += numbersBits(grid.tables)
-      tables += numbersBits(grid.tableScale)
+      tables += tableBits(grid)
     }
   }
   const order = matrix.order ? matrix.columns * (matrix.columns <= 65536 ? 16 : 32) : 0
@@ -97,6 +98,20 @@ export function measureMatrix(matrix: QuantizedMatrix, counted = new Set<string>
     8 * ((matrix.rotation?.input?.signs.length ?? 0) + (matrix.rotation?.output?.signs.length ?? 0))
   const total = codes + scales + zeros + tables + order + columns + sparse + rotation
   return { codes, scales, zeros, tables, order, columns, sparse, rotation, total }
+}
+
+/** Bits of the tables that a matrix shares with others, by their names. */
+export function sharedTables(matrix: QuantizedMatrix): ReadonlyMap<string, number> {
+  const tables = new Map<string, number>()
+  for (const { grid } of matrix.stages) {
+    if (!('shared' in grid) || !grid.shared) continue
+    tables.set(grid.shared, tableBits(grid))
+  }
+  return tables
+}
+
+function tableBits(grid: LookupGrid | CodebookGrid): number {
+  return numbersBits(grid.tables) + numbersBits(grid.tableScale)
 }
 
 /** Counted bits per weight of a set of matrices; dense ones count with their own type. */

@@ -147,9 +147,11 @@ export interface QuantizedMatrix {
   readonly stages: readonly Stage[]
   /** Stored column i is input feature order[i] (act-order, VPTQ's permutation). */
   readonly order?: Uint32Array
+  /** Per output feature, multiplied after the sum: a scale that all stages have in common. */
+  readonly rowScale?: Numbers
   /** Per input feature, multiplied after the sum: VPTQ's norm, an AWQ scale that is not folded. */
   readonly columnScale?: Numbers
-  /** Per input feature, added after columnScale. */
+  /** Per input feature, added after rowScale and columnScale. */
   readonly columnBias?: Numbers
   /** Added last, before the rotations. */
   readonly sparse?: SparseEntries

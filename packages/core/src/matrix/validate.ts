@@ -19,7 +19,10 @@ export function validateMatrix(matrix: QuantizedMatrix, tensor: string): void {
   if (!Number.isSafeInteger(rows * columns)) fail(`${rows} × ${columns} weights are too many`)
   if (matrix.stages.length === 0 && !matrix.sparse) fail('a matrix needs at least one stage')
   for (const stage of matrix.stages) validateStage(stage, rows, columns, fail)
-  const { order, columnScale, columnBias, sparse, rotation } = matrix
+  const { order, rowScale, columnScale, columnBias, sparse, rotation } = matrix
+  if (rowScale && rowScale.values.length !== rows) {
+    fail(`rowScale has ${rowScale.values.length} entries for ${rows} rows`)
+  }
   if (order) {
     if (order.length !== columns) fail(`order has ${order.length} entries for ${columns} columns`)
     const seen = new Uint8Array(columns)

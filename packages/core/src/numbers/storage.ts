@@ -16,7 +16,7 @@ export function toNumbers(type: NumberType, values: ArrayLike<number>): Numbers 
 
 function rounder(type: NumberType): (x: number) => number {
   if (type === 'f32') return Math.fround
-  // + 0: an integer has no −0.
+  // + 0: integers have no −0.
   if (type === 'i8') return (x) => Math.min(127, Math.max(-128, Math.round(x))) + 0
   if (isUnsigned(type)) {
     const top = 2 ** unsignedBits(type) - 1

@@ -22,8 +22,16 @@ export interface FormatContext {
   readonly config: Readonly<Record<string, unknown>>
 }
 
-/** One module's matrix as named tensors; names are relative to the module: "weight", "qweight". */
+/**
+ * One module's matrix as named tensors; names are relative to the module: "weight", "qweight". A name
+ * that begins with a slash is the tensor's whole name: a table that several modules refer to.
+ */
 export type StoredModule = ReadonlyMap<string, RawTensor>
+
+/** The name of a module's tensor in the checkpoint. */
+export function tensorName(module: string, name: string): string {
+  return name.startsWith('/') ? name.slice(1) : `${module}.${name}`
+}
 
 export type ModuleDescription = Readonly<Record<string, string | number | boolean>>
 
@@ -46,6 +54,8 @@ export interface Format {
    * module but its bias are then the module's.
    */
   refersTo?(tensors: StoredModule): readonly string[]
+  /** The module name under which tables lie that several modules refer to, if the layout has such. */
+  readonly sharedModule?: string
   read(module: string, tensors: StoredModule, context: FormatContext): Matrix
   /** Why this layout can't store a matrix; undefined when it can. */
   refuses(matrix: Matrix): string | undefined

@@ -13,12 +13,17 @@
 
 import type { Matrix, ScalarGrid } from '../matrix/types.ts'
 
+/** `u8` and `u16` hold codes. */
+export type TensorType = 'f32' | 'u8' | 'u16'
+
+/** What a tensor's numbers are in JavaScript. */
+export type TensorValues = Float32Array | Uint8Array | Uint16Array
+
 /** A tensor in the memory of one `Kernels`. */
 export interface Tensor {
   readonly rows: number
   readonly columns: number
-  /** `u8` holds codes. */
-  readonly type: 'f32' | 'u8'
+  readonly type: TensorType
 }
 
 /** A matrix repacked for one device. */
@@ -113,6 +118,73 @@ export interface DescendOptions extends Rounding {
   readonly damping: number
 }
 
+export interface ScaleFactors {
+  /** [rows, 1] */
+  readonly rows?: Tensor
+  /** [1, columns] each */
+  readonly columns?: Tensor
+  readonly bias?: Tensor
+}
+
+/** A table of vectors for each `tableRows` rows of a weight: [tables · entries, length]. */
+export interface VectorTable {
+  readonly values: Tensor
+  /** Vectors of one table: 1 … 65,536. */
+  readonly entries: number
+}
+
+/**
+ * Vectors of weights that one code stands for. A weight at (row, column) is
+ * rowScale · (Σ tables, the entry of its code) · columnScale + columnBias.
+ */
+export interface VectorRounding {
+  /** Weights of a vector, 1 … 16: consecutive rows of one column (`out`) or columns of one row (`in`). */
+  readonly length: number
+  readonly along: 'in' | 'out'
+  /** Searched one after the other, each on what the ones before it left (residual quantization). */
+  readonly tables: readonly VectorTable[]
+  /** Rows that share a table; all by default. With `out`, all is the only choice. */
+  readonly tableRows?: number
+  /** [rows, ⌈columns / scaleColumns⌉]; with `in`, scaleColumns is a multiple of `length`. */
+  readonly rowScale?: Tensor
+  /** Columns of a block of rowScale, counted from column 0 of the weight; all by default. */
+  readonly scaleColumns?: number
+  /** [1, columns] each; with `out` only. */
+  readonly columnScale?: Tensor
+  readonly columnBias?: Tensor
+}
+
+export interface ClusterOptions {
+  /** Rows of x that share a table; the last group may be shorter. */
+  readonly groupRows: number
+  readonly entries: number
+  /** Weight of each row's squared distance, [n, 1]. */
+  readonly weights?: Tensor
+  readonly iterations: number
+  /**
+   * `mahalanobis`: rows evenly spaced in the order of their Mahalanobis distance from the group's mean (GPTVQ,
+   * 2402.15319, section 4.1); `kmeans++`: drawn by their distance from those before (`seed`).
+   */
+  readonly seeding: 'mahalanobis' | 'kmeans++'
+  readonly seed?: number
+}
+
+/** The columns [from, to) of a weight; all by default. */
+export interface ColumnRange {
+  readonly from?: number
+  readonly to?: number
+}
+
+export interface VectorDescendOptions extends VectorRounding, ColumnRange {
+  /** λ, added to the Hessian's diagonal. */
+  readonly damping: number
+  /**
+   * For each table the codes that may take the place of each of its entries, u16
+   * [tables · entries, candidates] (`neighbours`): a search near the code at hand.
+   */
+  readonly neighbours: readonly Tensor[]
+}
+
 export interface AttentionShape {
   readonly heads: number
   readonly keyValueHeads: number
@@ -142,14 +214,15 @@ export interface Kernels {
 
   // ---- memory
   /** A new tensor of zeros. */
-  tensor(rows: number, columns: number, type?: 'f32' | 'u8'): Tensor
-  upload(values: Float32Array | Uint8Array, rows: number, columns: number): Tensor
+  tensor(rows: number, columns: number, type?: TensorType): Tensor
+  upload(values: TensorValues, rows: number, columns: number): Tensor
   /** Overwrites whole rows from `row` on. */
-  write(tensor: Tensor, values: Float32Array | Uint8Array, row?: number): void
+  write(tensor: Tensor, values: TensorValues, row?: number): void
   /** Rows [from, to) as a tensor over the same memory. It needs no freeing. */
   rows(tensor: Tensor, from: number, to: number): Tensor
   read(tensor: Tensor): Promise<Float32Array>
-  readCodes(tensor: Tensor): Promise<Uint8Array>
+  /** A tensor of u8 or u16. */
+  readCodes(tensor: Tensor): Promise<Uint8Array | Uint16Array>
   /** out = x, of the same shape and type. */
   copy(out: Tensor, x: Tensor): void
   free(...tensors: Tensor[]): void
@@ -183,6 +256,12 @@ export interface Kernels {
   diagonal(out: Tensor, matrix: Tensor): void
   /** out[r, i] = x[r, order[i]]; out may have fewer columns than x. */
   permuteColumns(out: Tensor, x: Tensor, order: Uint32Array): void
+  /** out [4, columns]: mean, mean of squares, least and largest of each column of x; sums in f64. */
+  columnMoments(out: Tensor, x: Tensor): void
+  /** out[r, c] = (x[r, c] − bias[c]) · rows[r] · columns[c]; out may be x. Absent factors are 1. */
+  scale(out: Tensor, x: Tensor, factors: ScaleFactors): void
+  /** x ∘= y, element by element. */
+  times(x: Tensor, y: Tensor): void
   /** Σ over everything of (a−b)·H·(a−b)ᵀ's diagonal; without H the squared distance. In f64 where possible. */
   distance(a: Tensor, b: Tensor | undefined, hessian?: Tensor): Promise<number>
 
@@ -235,6 +314,61 @@ export interface Kernels {
     scale: Tensor,
     zero: Tensor | undefined,
     options: DescendOptions,
+  ): void
+
+  // ---- vectors
+  /** out = xᵀ; out may have more columns than x has rows, which then are zeros. */
+  transpose(out: Tensor, x: Tensor): void
+  /**
+   * The entry of `table` [entries, d] nearest to each row of x [n, d], by squared distance: codes u16
+   * [n, 1]; of equal ones the first. d is 16 at most. `distances` [n, 1] takes the squared distances.
+   */
+  nearest(codes: Tensor, x: Tensor, table: Tensor, distances?: Tensor): void
+  /**
+   * The sums of k-means: sums [entries, d + 1] = Σ over the rows i of x [n, d] with codes[i] = entry of
+   * weights[i] · (x_i, 1). Weights are [n, 1], 1 by default. In f64 where possible.
+   */
+  clusterSums(sums: Tensor, x: Tensor, codes: Tensor, weights?: Tensor): void
+  /** k-means of each group of rows of x [n, d] by itself: tables [groups · entries, d]. */
+  cluster(tables: Tensor, x: Tensor, options: ClusterOptions): void
+  /** For each entry of `table` the `candidates` nearest ones, itself first: u16 [entries, candidates]. */
+  neighbours(out: Tensor, table: Tensor): void
+  /**
+   * The feedback pass over vectors (VPTQ with `out`, GPTVQ with `in`). `out`: each column in turn takes the
+   * nearest entries; `in`: each `length` columns do, by the distance
+   * (w − q)·[(U_PP)ᵀU_PP]⁻¹·(w − q)ᵀ of the columns P at hand. The error is fed into all later columns
+   * of `weight` as in `feedback`. Codes, one tensor for each table, are u16: [⌈rows / length⌉, to − from]
+   * with `out`, [rows, ⌈(to − from) / length⌉] with `in`. Afterwards columns [from, to) of `weight` hold
+   * the quantized values. Rows and columns past the last count as zeros.
+   */
+  feedbackVectors(
+    codes: readonly Tensor[],
+    weight: Tensor,
+    factor: Tensor,
+    options: VectorRounding & ColumnRange,
+  ): void
+  /** The values of codes as `feedbackVectors` leaves them: columns [from, to) of out. */
+  decodeVectors(out: Tensor, codes: readonly Tensor[], options: VectorRounding & ColumnRange): void
+  /**
+   * The adjoint of `decodeVectors`, for gradients of tables: sums, one for each table and of its shape, take for
+   * each entry the sum of x · rowScale · columnScale over the weights that it stands for.
+   */
+  scatterVectors(
+    sums: readonly Tensor[],
+    x: Tensor,
+    codes: readonly Tensor[],
+    options: VectorRounding & ColumnRange,
+  ): void
+  /**
+   * One sweep of coordinate descent over the vectors of columns [from, to): as `descend`, with candidates
+   * from `neighbours`. Of several tables one is changed at a time. `out` only.
+   */
+  descendVectors(
+    codes: readonly Tensor[],
+    decoded: Tensor,
+    weight: Tensor,
+    hessian: Tensor,
+    options: VectorDescendOptions,
   ): void
 
   // ---- a decoder's small operations

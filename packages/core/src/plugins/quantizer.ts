@@ -23,6 +23,22 @@ export interface QuantizeInput {
   readonly signal?: AbortSignal
 }
 
+/** The weights that a quantizer is going to get, before the first of them comes. */
+export interface PrepareInput {
+  /** Tells its shared tables from those of other rules of the recipe: letters, digits and _. */
+  readonly name: string
+  readonly weights: readonly {
+    readonly name: string
+    /** [rows, columns] in f32; the caller frees it. */
+    read(): Promise<Tensor>
+  }[]
+  readonly kernels: Kernels
+  readonly seed: number
+  readonly signal?: AbortSignal
+  /** Says how far it is, 0 … 1. */
+  onProgress?(done: number): void
+}
+
 /** A quantizer made of options: one weight + what was measured about its inputs → a QuantizedMatrix. */
 export interface Quantizer {
   readonly kind: 'quantizer'
@@ -32,6 +48,12 @@ export interface Quantizer {
   readonly needs: Needs
   /** One line for tables: "4 bits, groups of 128". */
   readonly label: string
+  /**
+   * For methods whose matrices share something (one codebook for a whole checkpoint): makes it from the
+   * weights and returns the quantizer that uses it. Also called when a job goes on, and must then make
+   * the same again.
+   */
+  prepare?(input: PrepareInput): Promise<Quantizer>
   quantize(input: QuantizeInput): Promise<QuantizedMatrix>
 }
 

@@ -1,6 +1,13 @@
 /** Entries of a checkpoint → tensors of a container. */
 
-import { type Entry, type Format, isQuantized, type RawTensor, storeNumbers } from '@lowbit/core'
+import {
+  type Entry,
+  type Format,
+  isQuantized,
+  type RawTensor,
+  storeNumbers,
+  tensorName,
+} from '@lowbit/core'
 import { dense } from '../layouts/dense.ts'
 
 /** The tensors of one entry by full name. A dense matrix is stored densely whatever the layout. */
@@ -13,5 +20,5 @@ export function entryTensors(entry: Entry, format: Format): Map<string, RawTenso
   }
   const layout = isQuantized(entry.matrix) ? format : dense
   const stored = layout.write(entry.module, entry.matrix)
-  return new Map([...stored].map(([name, raw]) => [`${entry.module}.${name}`, raw]))
+  return new Map([...stored].map(([name, raw]) => [tensorName(entry.module, name), raw]))
 }

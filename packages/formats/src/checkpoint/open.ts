@@ -7,6 +7,7 @@ import {
   loadNumbers,
   type RawTensor,
   type StoredModule,
+  tensorName,
 } from '@lowbit/core'
 import type { Safetensors } from '@lowbit/safetensors'
 import { dense } from '../layouts/dense.ts'
@@ -32,6 +33,10 @@ export function openCheckpoint(parts: CheckpointParts): Checkpoint {
   const taken = new Set<string>()
   for (const [module, relatives] of byModule(tensors.tensors.keys())) {
     const has = (relative: string): boolean => relatives.has(relative)
+    if (module === format.sharedModule) {
+      for (const name of relatives) taken.add(`${module}.${name}`)
+      continue
+    }
     for (const layout of format === dense ? [dense] : [format, dense]) {
       const names = layout.tensorsOf(has)
       if (!names) continue
@@ -63,6 +68,16 @@ export function openCheckpoint(parts: CheckpointParts): Checkpoint {
     return { dtype: info.dtype, shape: info.shape, bytes: await tensors.read(name) }
   }
 
+  /** Tables that several modules refer to are read once. */
+  const shared = new Map<string, Promise<RawTensor>>()
+  const readShared = (name: string): Promise<RawTensor> => {
+    const reading = shared.get(name) ?? readRaw(name)
+    shared.set(name, reading)
+    return reading
+  }
+  const readOf = (module: string, name: string): Promise<RawTensor> =>
+    name.startsWith('/') ? readShared(tensorName(module, name)) : readRaw(`${module}.${name}`)
+
   return {
     location,
     format: format.name,
@@ -82,9 +97,9 @@ export function openCheckpoint(parts: CheckpointParts): Checkpoint {
         })
       }
       const fetched = new Map<string, RawTensor>()
-      for (const name of entry.names) fetched.set(name, await readRaw(`${module}.${name}`))
+      for (const name of entry.names) fetched.set(name, await readOf(module, name))
       for (const name of entry.format.refersTo?.(fetched) ?? []) {
-        if (!fetched.has(name)) fetched.set(name, await readRaw(`${module}.${name}`))
+        if (!fetched.has(name)) fetched.set(name, await readOf(module, name))
       }
       return entry.format.read(module, fetched as StoredModule, { config })
     },

@@ -37,7 +37,8 @@ export async function writePart(
   format: Format,
   signal?: AbortSignal,
 ): Promise<Described> {
-  const tensors: TensorEntry[] = []
+  // By name: a table that several modules share comes with each of them.
+  const tensors = new Map<string, TensorEntry>()
   const described: Record<string, ModuleDescription> = {}
   for (const entry of entries) {
     if ('module' in entry && isQuantized(entry.matrix)) {
@@ -52,10 +53,15 @@ export async function writePart(
       described[entry.module] = format.describe(entry.matrix)
     }
     for (const [name, raw] of entryTensors(entry, format)) {
-      tensors.push({ name, dtype: raw.dtype as Dtype, shape: raw.shape, data: () => raw.bytes })
+      tensors.set(name, {
+        name,
+        dtype: raw.dtype as Dtype,
+        shape: raw.shape,
+        data: () => raw.bytes,
+      })
     }
   }
-  await folder.write(partName(part), writeSafetensors(tensors, { signal }), signal)
+  await folder.write(partName(part), writeSafetensors([...tensors.values()], { signal }), signal)
   return described
 }
 
@@ -95,17 +101,7 @@ export async function assemble(options: AssembleOptions): Promise<number> {
   try {
     for (const part of parts)
       opened.push(await openSafetensors(await folder.source(partName(part))))
-    const entries = opened.flatMap((file) =>
-      [...file.tensors.values()].map((info) => ({
-        size: info.end - info.begin,
-        entry: {
-          name: info.name,
-          dtype: info.dtype,
-          shape: info.shape,
-          data: () => file.read(info.name),
-        } satisfies TensorEntry,
-      })),
-    )
+    const entries = await distinctTensors(opened)
     const shards = split(entries, options.maxShardBytes ?? 5e9)
     const total = entries.reduce((sum, { size }) => sum + size, 0)
     const metadata = { format: 'pt' }
@@ -137,6 +133,32 @@ export async function dropParts(folder: Folder, parts: readonly string[]): Promi
 export function jsonBytes(value: unknown): Uint8Array {
   return new TextEncoder().encode(`${JSON.stringify(value, null, 2)}\n`)
 }
+
+/** Every tensor once: a shared table stands in each part that refers to it, and must be the same there. */
+async function distinctTensors(
+  files: readonly Safetensors[],
+): Promise<{ size: number; entry: TensorEntry }[]> {
+  const first = new Map<string, Safetensors>()
+  const entries: { size: number; entry: TensorEntry }[] = []
+  for (const file of files) {
+    for (const { name, dtype, shape, begin, end } of file.tensors.values()) {
+      const earlier = first.get(name)
+      if (!earlier) {
+        first.set(name, file)
+        const entry = { name, dtype, shape, data: () => file.read(name) }
+        entries.push({ size: end - begin, entry })
+      } else if (!sameBytes(await earlier.read(name), await file.read(name))) {
+        throw new LowbitError('bad-tensor', 'two parts hold different tables under one name', {
+          tensor: name,
+        })
+      }
+    }
+  }
+  return entries
+}
+
+const sameBytes = (a: Uint8Array, b: Uint8Array): boolean =>
+  a.length === b.length && a.every((byte, i) => byte === b[i])
 
 /** Fills files in order until the next tensor would pass the limit. */
 function split(

@@ -186,7 +186,13 @@ function orderOf(
 function refuses(matrix: Matrix, version: 1 | 2): string | undefined {
   if (!isQuantized(matrix)) return 'it is dense; it is stored as it is'
   if (matrix.stages.length !== 1) return 'GPTQ has one stage of codes'
-  if (matrix.columnScale || matrix.columnBias || matrix.sparse || matrix.rotation) {
+  if (
+    matrix.rowScale ||
+    matrix.columnScale ||
+    matrix.columnBias ||
+    matrix.sparse ||
+    matrix.rotation
+  ) {
     return 'GPTQ has no column scales, sparse entries or rotations'
   }
   const [stage] = matrix.stages

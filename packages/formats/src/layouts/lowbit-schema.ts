@@ -2,7 +2,9 @@
 
 import * as z from 'zod'
 
-const name = z.string().regex(/^[A-Za-z0-9_]{1,200}$/)
+/** A tensor of the module, or a shared one by its whole name. */
+const name = z.string().regex(/^(\/lowbit_shared\.)?[A-Za-z0-9_]{1,200}$/)
+const sharedName = z.string().regex(/^[A-Za-z0-9_]{1,100}$/)
 const size = z
   .int()
   .min(1)
@@ -71,7 +73,7 @@ const lookup = z.strictObject({
   tables: numbers,
   tableScale: numbers.optional(),
   blocks: blocks.optional(),
-  shared: z.string().max(500).optional(),
+  shared: sharedName.optional(),
 })
 const codebook = z.strictObject({
   kind: z.literal('codebook'),
@@ -80,7 +82,7 @@ const codebook = z.strictObject({
   tables: numbers,
   tableScale: numbers.optional(),
   blocks: blocks.optional(),
-  shared: z.string().max(500).optional(),
+  shared: sharedName.optional(),
 })
 const scalarGrid = z.discriminatedUnion('kind', [integer, float, lookup])
 const grid = z.discriminatedUnion('kind', [integer, float, lookup, codebook])
@@ -130,6 +132,7 @@ export const description = z.strictObject({
     columns: size,
     stages: z.array(stage).max(64),
     order: u32.optional(),
+    rowScale: numbers.optional(),
     columnScale: numbers.optional(),
     columnBias: numbers.optional(),
     sparse: z.strictObject({ rows: u32, columns: u32, values: numbers }).optional(),

@@ -1,7 +1,8 @@
 /**
  * The native layout: any QuantizedMatrix goes in and comes out equal. A module has one U8 tensor `lowbit`
  * with a JSON description, and one tensor for each array in it, named by its path
- * (`stages_0_codes`, `stages_0_scale_values`); the description refers to them by name.
+ * (`stages_0_codes`, `stages_0_scale_values`); the description refers to them by name. Tables that
+ * several matrices share are stored once, as `lowbit_shared.NAME_tables`.
  */
 
 import {
@@ -17,6 +18,7 @@ import {
   type RawTensor,
   type StoredModule,
   storeNumbers,
+  tensorName,
   validateMatrix,
 } from '@lowbit/core'
 import { description } from './lowbit-schema.ts'
@@ -24,6 +26,7 @@ import { asUint32, expectTensor, rawTensor } from './raw.ts'
 
 const DESCRIPTION = 'lowbit'
 const VERSION = 1
+const SHARED = 'lowbit_shared'
 
 /** safetensors' names of number types; u1 … u7 are packed into U8. */
 const DTYPES: Partial<Record<NumberType, string>> = {
@@ -46,6 +49,7 @@ export const lowbit: Format = {
   detect: (config) => quantMethod(config) === 'lowbit',
   tensorsOf: (has) => (has(DESCRIPTION) ? [DESCRIPTION] : undefined),
   refersTo: (tensors) => referredTensors(tensors.get(DESCRIPTION)),
+  sharedModule: SHARED,
   read(module, tensors) {
     const raw = expectTensor(module, tensors, DESCRIPTION, 'U8', [-1])
     const tensor = `${module}.${DESCRIPTION}`
@@ -74,7 +78,7 @@ export const lowbit: Format = {
       throw new LowbitError('not-storable', 'lowbit stores quantized matrices', { tensor: module })
     }
     const tensors = new Map<string, RawTensor>()
-    const structure = detach(matrix, [], tensors)
+    const structure = detach(matrix, [], tensors, module)
     const json = new TextEncoder().encode(JSON.stringify({ version: VERSION, matrix: structure }))
     return new Map([[DESCRIPTION, rawTensor('U8', [json.length], json)], ...tensors])
   },
@@ -111,7 +115,12 @@ const isCodes = (value: object): value is PackedCodes =>
   'bits' in value && 'count' in value && 'data' in value
 
 /** Puts arrays into tensors and leaves `{ $: name, … }` in their place. */
-function detach(value: unknown, path: readonly string[], tensors: Map<string, RawTensor>): unknown {
+function detach(
+  value: unknown,
+  path: readonly string[],
+  tensors: Map<string, RawTensor>,
+  module: string,
+): unknown {
   if (typeof value !== 'object' || value === null) return value
   const name = path.join('_')
   const put = (dtype: string, count: number, bytes: Uint8Array): void => {
@@ -125,7 +134,8 @@ function detach(value: unknown, path: readonly string[], tensors: Map<string, Ra
     put('U8', value.length, value)
     return { $: name, as: 'u8' }
   }
-  if (Array.isArray(value)) return value.map((x, i) => detach(x, [...path, String(i)], tensors))
+  if (Array.isArray(value))
+    return value.map((x, i) => detach(x, [...path, String(i)], tensors, module))
   if (isCodes(value)) {
     const bytes = value.data.subarray(0, packedBytes(value.count, value.bits))
     put('U8', bytes.length, bytes)
@@ -137,10 +147,19 @@ function detach(value: unknown, path: readonly string[], tensors: Map<string, Ra
     put(dtype, dtype === 'U8' ? bytes.length : value.values.length, bytes)
     return { $: name, as: 'numbers', type: value.type, count: value.values.length }
   }
+  const shared = 'shared' in value && typeof value.shared === 'string' ? value.shared : undefined
+  if (shared !== undefined && !/^[A-Za-z0-9_]{1,100}$/.test(shared)) {
+    throw new LowbitError(
+      'not-storable',
+      `a shared table can't be named ${JSON.stringify(shared)}: letters, digits and _ are possible`,
+      { tensor: module },
+    )
+  }
+  const inside = shared === undefined ? path : [`/${SHARED}.${shared}`]
   return Object.fromEntries(
     Object.entries(value)
       .filter(([, inner]) => inner !== undefined)
-      .map(([key, inner]) => [key, detach(inner, [...path, key], tensors)]),
+      .map(([key, inner]) => [key, detach(inner, [...inside, key], tensors, module)]),
   )
 }
 
@@ -169,13 +188,20 @@ function restore(value: unknown, module: string, tensors: StoredModule): unknown
     const { bytes } = expectTensor(module, tensors, name, 'U8', [packedBytes(count, bits)])
     return { bits, count, data: bytes } satisfies PackedCodes
   }
-  const { bytes } = expectTensor(module, tensors, name, numbersDtype(type), [-1])
+  const raw = expectTensor(module, tensors, name, numbersDtype(type), [-1])
+  const known = name.startsWith('/') ? sharedNumbers.get(raw) : undefined
+  if (known?.type === type && known.values.length === count) return known
   try {
-    return loadNumbers(type, bytes, count)
+    const numbers = loadNumbers(type, raw.bytes, count)
+    if (name.startsWith('/')) sharedNumbers.set(raw, numbers)
+    return numbers
   } catch (cause) {
     throw new LowbitError('bad-tensor', (cause as Error).message, {
-      tensor: `${module}.${name}`,
+      tensor: tensorName(module, name),
       cause,
     })
   }
 }
+
+/** Shared tables are decoded once, and are the same object in each matrix that refers to them. */
+const sharedNumbers = new WeakMap<RawTensor, Numbers>()

@@ -1,6 +1,6 @@
 /** Tensors' bytes ↔ typed arrays, with the tensor's name in every error. */
 
-import { LowbitError, type RawTensor, type StoredModule } from '@lowbit/core'
+import { LowbitError, type RawTensor, type StoredModule, tensorName } from '@lowbit/core'
 
 /** A tensor of the expected type and shape (−1 leaves a dimension open), or an error with its name. */
 export function expectTensor(
@@ -10,7 +10,7 @@ export function expectTensor(
   dtype: string,
   shape?: readonly number[],
 ): RawTensor {
-  const full = `${module}.${name}`
+  const full = tensorName(module, name)
   const tensor = tensors.get(name)
   if (!tensor)
     throw new LowbitError('missing-tensor', 'the checkpoint lacks a tensor', { tensor: full })

@@ -9,7 +9,15 @@ import { product } from './product.ts'
 
 type Operations = Pick<
   Kernels,
-  'multiply' | 'gram' | 'factorInverse' | 'diagonal' | 'permuteColumns' | 'distance'
+  | 'multiply'
+  | 'gram'
+  | 'factorInverse'
+  | 'diagonal'
+  | 'permuteColumns'
+  | 'columnMoments'
+  | 'scale'
+  | 'times'
+  | 'distance'
 >
 
 /** Rows of a − b at a time. */
@@ -80,6 +88,28 @@ export function algebraOperations(device: Device): Operations {
       const at = copyOrder(order, x.columns)
       const work = x.rows * order.length
       device.run('permuteColumns', work, out.at, x.at, x.rows, order.length, x.columns, at)
+    },
+
+    columnMoments(target, input) {
+      const x = own(input)
+      const out = expect(target, 4, x.columns, 'out')
+      device.run('columnMoments', x.rows * x.columns, out.at, x.at, x.rows, x.columns)
+    },
+
+    scale(target, input, factors) {
+      const x = own(input)
+      const { rows, columns } = x
+      const out = expect(target, rows, columns, 'out').at
+      const row = factors.rows ? expect(factors.rows, rows, 1, 'rows').at : 0
+      const column = factors.columns ? expect(factors.columns, 1, columns, 'columns').at : 0
+      const bias = factors.bias ? expect(factors.bias, 1, columns, 'bias').at : 0
+      device.run('scale', rows * columns, out, x.at, rows, columns, row, column, bias)
+    },
+
+    times(target, other) {
+      const x = own(target)
+      const y = expect(other, x.rows, x.columns, 'y')
+      device.run('times', x.rows * x.columns, x.at, y.at, x.rows, x.columns)
     },
 
     async distance(first, second, hessian) {

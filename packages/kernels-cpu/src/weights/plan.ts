@@ -46,6 +46,7 @@ export function planWeight(matrix: QuantizedMatrix, bytes: boolean): Plan | stri
   if (matrix.stages.length !== 1) return `${matrix.stages.length} stages`
   if (matrix.sparse) return 'sparse entries'
   if (matrix.rotation) return 'a rotation'
+  if (matrix.rowScale) return 'a scale for each row'
   if (matrix.columnBias) return 'a bias for each column'
   const [stage] = matrix.stages
   if (stage.columns && (stage.columns[0] !== 0 || stage.columns[1] !== columns)) {

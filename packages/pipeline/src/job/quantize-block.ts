@@ -7,13 +7,14 @@
  */
 
 import {
-  bitsPerWeight,
   type Entry,
   type Executor,
   isQuantized,
   type Matrix,
+  measureMatrix,
   type Quantizer,
   seedFor,
+  sharedTables,
   type Tensor,
   type Weight,
 } from '@lowbit/core'
@@ -208,6 +209,17 @@ async function quantizeRole(
   return { entry: { module, matrix }, report }
 }
 
+/** Bits per weight of the matrix alone, and what it shares. */
+function countedBits(matrix: Matrix): Pick<ModuleReport, 'bits' | 'shared'> {
+  if (!isQuantized(matrix)) return { bits: matrix.type === 'f32' ? 32 : 16 }
+  const shared = sharedTables(matrix)
+  const { total } = measureMatrix(matrix, new Set(shared.keys()))
+  return {
+    bits: total / (matrix.rows * matrix.columns),
+    ...(shared.size > 0 && { shared: Object.fromEntries(shared) }),
+  }
+}
+
 export interface MatrixJob {
   readonly kernels: Opened['kernels']
   readonly quantizer: Quantizer
@@ -253,7 +265,7 @@ export async function quantizeMatrix(
       label: quantizer.label,
       rows,
       columns,
-      bits: isQuantized(matrix) ? bitsPerWeight([matrix]) : 16,
+      ...countedBits(matrix),
       error: power > 0 ? lost / power : 0,
       errorOf: hessian ? 'output' : 'weight',
     },

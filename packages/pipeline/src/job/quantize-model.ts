@@ -32,6 +32,7 @@ import { breathe } from './breathe.ts'
 import { finishedReport, jobFingerprint, openJournal, REPORT } from './identity.ts'
 import type { QuantizeJob } from './job.ts'
 import { type Journal, removeJournal, writeJournal } from './journal.ts'
+import { prepareQuantizers } from './prepare.ts'
 import { quantizeBlock, quantizeMatrix } from './quantize-block.ts'
 import type { ModuleReport, QuantizeReport } from './report.ts'
 
@@ -56,12 +57,12 @@ export async function quantizeModel(job: QuantizeJob): Promise<QuantizeReport> {
       file: checkpoint.location,
     })
   }
-  const quantizers = assignQuantizers(job.recipe, job.quantizers, checkpoint.modules, blockModules)
-  const windows = calibrationFor(job, opened, quantizers, blockModules)
-  const print = await jobFingerprint(job, opened, quantizers, windows)
+  const assigned = assignQuantizers(job.recipe, job.quantizers, checkpoint.modules, blockModules)
+  const windows = calibrationFor(job, opened, assigned, blockModules)
+  const print = await jobFingerprint(job, opened, assigned, windows)
   const parts = [...Array.from({ length: config.layers }, (_, i) => blockPart(i)), REST]
   const announce = (resumed: number): void =>
-    job.onEvent?.({ kind: 'start', parts: parts.length, modules: quantizers.size, resumed })
+    job.onEvent?.({ kind: 'start', parts: parts.length, modules: assigned.size, resumed })
   const whole = await finishedReport(job, print)
   if (whole) {
     announce(parts.length)
@@ -71,6 +72,7 @@ export async function quantizeModel(job: QuantizeJob): Promise<QuantizeReport> {
   }
   const journal = await openJournal(job, print)
   announce(Object.keys(journal.parts).length)
+  const quantizers = await prepareQuantizers(job, assigned)
 
   const lastCalibrated = windows.length > 0 ? lastWithStatistics(opened, quantizers) : -1
   const context: BlockContext = {
@@ -321,9 +323,12 @@ function summarize(
   const modules = parts.flatMap((part) => journal.parts[part].modules)
   const weights = modules.reduce((sum, { rows, columns }) => sum + rows * columns, 0)
   const bits = modules.reduce((sum, m) => sum + m.bits * m.rows * m.columns, 0)
+  const tables: Record<string, number> = Object.assign({}, ...modules.map(({ shared }) => shared))
+  const shared = Object.values(tables).reduce((sum, each) => sum + each, 0)
   return {
     modules,
-    bitsPerWeight: weights > 0 ? bits / weights : 16,
+    bitsPerWeight: weights > 0 ? (bits + shared) / weights : 16,
+    sharedBitsPerWeight: weights > 0 ? shared / weights : 0,
     quantizedWeights: weights,
     bytes,
     calibrationTokens: windows.reduce((sum, { length }) => sum + length, 0),

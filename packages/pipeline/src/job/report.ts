@@ -6,8 +6,10 @@ export interface ModuleReport {
   readonly label: string
   readonly rows: number
   readonly columns: number
-  /** Counted bits per weight. */
+  /** Counted bits per weight, without tables that it shares with other matrices. */
   readonly bits: number
+  /** Bits of the shared tables that it refers to, by name. */
+  readonly shared?: Readonly<Record<string, number>>
   /**
    * Share of the output's power that is lost on the calibration text, tr(E·H·Eᵀ) / tr(W·H·Wᵀ); without
    * calibration the share of the weight's own power, |E|² / |W|².
@@ -18,8 +20,10 @@ export interface ModuleReport {
 
 export interface QuantizeReport {
   readonly modules: readonly ModuleReport[]
-  /** Counted over the quantized matrices. */
+  /** Counted over the quantized matrices, shared tables once. */
   readonly bitsPerWeight: number
+  /** The part of it that shared tables take. */
+  readonly sharedBitsPerWeight: number
   /** Weights that were quantized. */
   readonly quantizedWeights: number
   /** Bytes of all tensors of the new checkpoint. */

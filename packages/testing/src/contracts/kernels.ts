@@ -11,6 +11,7 @@ import { memoryContract } from './kernels/memory.ts'
 import { roundingContract } from './kernels/rounding.ts'
 import { samplingContract } from './kernels/sampling.ts'
 import { tablesContract } from './kernels/tables.ts'
+import { vectorContract } from './kernels/vectors.ts'
 
 const GROUPS = {
   memory: memoryContract,
@@ -19,11 +20,12 @@ const GROUPS = {
   fitting: fittingContract,
   rounding: roundingContract,
   tables: tablesContract,
+  vectors: vectorContract,
   decoder: decoderContract,
   sampling: samplingContract,
 } satisfies Record<string, (open: BenchOf) => void>
 
-/** A group of tests: `memory`, `matmul`, `linear-algebra`, `fitting`, `rounding`, `tables`, `decoder`, `sampling`. */
+/** A group of tests, by its name in GROUPS: `memory`, `matmul`, `rounding`, … */
 export type KernelGroup = keyof typeof GROUPS
 
 export interface KernelContractOptions {

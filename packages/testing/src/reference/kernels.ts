@@ -10,6 +10,7 @@ import { linearAlgebra } from './linear-algebra.ts'
 import { matrixOperations } from './matrices.ts'
 import { createMemory } from './memory.ts'
 import { quantizing } from './quantizing.ts'
+import { vectorOperations } from './vectors.ts'
 
 export function referenceKernels(): Kernels {
   const memory = createMemory()
@@ -25,6 +26,7 @@ export function referenceKernels(): Kernels {
     ...matrixOperations(memory),
     ...linearAlgebra(memory),
     ...quantizing(memory),
+    ...vectorOperations(memory),
     ...decoder(memory),
     ...distributions(memory),
     dispose: () => memory.close(),

@@ -10,7 +10,15 @@ export function linearAlgebra(
   memory: Memory,
 ): Pick<
   Kernels,
-  'multiply' | 'gram' | 'factorInverse' | 'diagonal' | 'permuteColumns' | 'distance'
+  | 'multiply'
+  | 'gram'
+  | 'factorInverse'
+  | 'diagonal'
+  | 'permuteColumns'
+  | 'columnMoments'
+  | 'scale'
+  | 'times'
+  | 'distance'
 > {
   const { floats } = memory
   return {
@@ -74,6 +82,43 @@ export function linearAlgebra(
           y[row * order.length + to] = values[row * x.columns + from]
         })
       }
+    },
+    columnMoments(out, x) {
+      const { rows, columns } = x
+      checkShape('out', out, 4, columns)
+      const values = floats(x)
+      for (let column = 0; column < columns; column++) {
+        let [sum, squares, least, largest] = [0, 0, Number.POSITIVE_INFINITY, -Infinity]
+        for (let row = 0; row < rows; row++) {
+          const value = values[row * columns + column]
+          sum += value
+          squares += value * value
+          least = Math.min(least, value)
+          largest = Math.max(largest, value)
+        }
+        const moments = [sum / rows, squares / rows, least, largest]
+        moments.forEach((moment, i) => {
+          floats(out)[i * columns + column] = moment
+        })
+      }
+    },
+    scale(out, x, factors) {
+      const { rows, columns } = x
+      checkShape('out', out, rows, columns)
+      if (factors.rows) checkShape('rows', factors.rows, rows, 1)
+      if (factors.columns) checkShape('columns', factors.columns, 1, columns)
+      if (factors.bias) checkShape('bias', factors.bias, 1, columns)
+      const [r, c, b] = [factors.rows, factors.columns, factors.bias].map((t) => t && floats(t))
+      const [y, values] = [floats(out), floats(x)]
+      for (let i = 0; i < rows * columns; i++) {
+        const [row, column] = [Math.floor(i / columns), i % columns]
+        y[i] = (values[i] - (b ? b[column] : 0)) * (r ? r[row] : 1) * (c ? c[column] : 1)
+      }
+    },
+    times(x, y) {
+      checkShape('y', y, x.rows, x.columns)
+      const [values, factors] = [floats(x), floats(y)]
+      for (let i = 0; i < values.length; i++) values[i] *= factors[i]
     },
     async distance(a, b, hessian) {
       const n = a.columns

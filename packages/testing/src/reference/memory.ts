@@ -1,6 +1,6 @@
 /** Tensors as typed arrays, with everything checked that a faster set of kernels might forget. */
 
-import { type Kernels, LowbitError, type Tensor } from '@lowbit/core'
+import { type Kernels, LowbitError, type Tensor, type TensorValues } from '@lowbit/core'
 
 /** Memory that a tensor and the views of its rows share. */
 interface Allocation {
@@ -9,7 +9,7 @@ interface Allocation {
 }
 
 interface Held extends Tensor {
-  readonly data: Float32Array | Uint8Array
+  readonly data: TensorValues
   readonly allocation: Allocation
   readonly view: boolean
 }
@@ -23,8 +23,8 @@ export interface Memory {
   readonly operations: MemoryOperations
   /** The numbers of a live f32 tensor, row-major; what is written to them is in the tensor. */
   floats(tensor: Tensor): Float32Array
-  /** The codes of a live u8 tensor. */
-  codes(tensor: Tensor): Uint8Array
+  /** The codes of a live tensor of u8 or u16. */
+  codes(tensor: Tensor): Uint8Array | Uint16Array
   readonly bytes: number
   /** Counts memory that is no tensor (a loaded weight). */
   count(bytes: number): void
@@ -37,13 +37,8 @@ export function createMemory(): Memory {
   let bytes = 0
   let open = true
 
-  const hold = (
-    data: Float32Array | Uint8Array,
-    rows: number,
-    columns: number,
-    shared?: Allocation,
-  ): Held => {
-    const type = data instanceof Float32Array ? 'f32' : 'u8'
+  const hold = (data: TensorValues, rows: number, columns: number, shared?: Allocation): Held => {
+    const type = typeOf(data)
     const allocation = shared ?? { live: true, bytes: data.byteLength }
     const tensor: Held = { rows, columns, type, data, allocation, view: shared !== undefined }
     if (!shared) bytes += data.byteLength
@@ -71,9 +66,9 @@ export function createMemory(): Memory {
     throw new LowbitError('bad-type', 'a tensor of codes where one of f32 is needed')
   }
 
-  const codes = (tensor: Tensor): Uint8Array => {
+  const codes = (tensor: Tensor): Uint8Array | Uint16Array => {
     const { data } = held(tensor)
-    if (data instanceof Uint8Array) return data
+    if (!(data instanceof Float32Array)) return data
     throw new LowbitError('bad-type', 'a tensor of f32 where one of codes is needed')
   }
 
@@ -81,8 +76,7 @@ export function createMemory(): Memory {
     tensor(rows, columns, type = 'f32') {
       checkOpen()
       checkSize(rows, columns)
-      const size = rows * columns
-      return hold(type === 'f32' ? new Float32Array(size) : new Uint8Array(size), rows, columns)
+      return hold(new ARRAY[type](rows * columns), rows, columns)
     },
     upload(values, rows, columns) {
       checkOpen()
@@ -93,7 +87,13 @@ export function createMemory(): Memory {
       return hold(values.slice(), rows, columns)
     },
     write(tensor, values, row = 0) {
-      const target = values instanceof Float32Array ? floats(tensor) : codes(tensor)
+      const target = held(tensor).data
+      if (typeOf(values) !== tensor.type) {
+        throw new LowbitError(
+          'bad-type',
+          `values of ${typeOf(values)} for a tensor of ${tensor.type}`,
+        )
+      }
       const at = row * tensor.columns
       const whole = values.length % tensor.columns === 0
       if (!whole || !Number.isInteger(row) || row < 0 || at + values.length > target.length) {
@@ -120,8 +120,8 @@ export function createMemory(): Memory {
     },
     copy(out, x) {
       checkShape('out', out, x.rows, x.columns)
-      if (x.type === 'f32') floats(out).set(floats(x))
-      else codes(out).set(codes(x))
+      if (x.type !== out.type) throw new LowbitError('bad-type', `${x.type} into ${out.type}`)
+      held(out).data.set(held(x).data)
     },
     free(...tensors) {
       for (const tensor of tensors) {
@@ -149,6 +149,13 @@ export function createMemory(): Memory {
       bytes = 0
     },
   }
+}
+
+const ARRAY = { f32: Float32Array, u16: Uint16Array, u8: Uint8Array } as const
+
+function typeOf(data: TensorValues): Tensor['type'] {
+  if (data instanceof Float32Array) return 'f32'
+  return data instanceof Uint16Array ? 'u16' : 'u8'
 }
 
 function checkSize(rows: number, columns: number): void {

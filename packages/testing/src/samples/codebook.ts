@@ -12,6 +12,8 @@ export interface CodebookOptions {
   /** Tables of 8-bit integers with a factor each. */
   readonly integers?: boolean
   readonly deviation?: number
+  /** A name under which other matrices may share the tables. */
+  readonly shared?: string
   /** The stored columns that the stage covers. */
   readonly columns?: readonly [number, number]
 }
@@ -42,6 +44,7 @@ export function codebookStage(
       tables: toNumbers(integers ? 'i8' : 'f16', values),
       ...(integers && { tableScale: toNumbers('f32', factors) }),
       ...(blocks && { blocks }),
+      ...(options.shared && { shared: options.shared }),
     },
   }
 }

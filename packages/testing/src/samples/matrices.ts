@@ -117,6 +117,7 @@ export function structuredSamples(seed = 2): SampleMatrix[] {
       make('no scale', { rows, columns, stages: [unscaled(rows, columns, random)] }),
       make('order', { ...plain(), order: randomOrder(columns, random) }),
       make('column scale and bias', { ...plain(), ...columnTerms(columns, random) }),
+      make('row scale', { ...plain(), rowScale: toNumbers('f16', positive(rows, random)) }),
       make('sparse', { ...plain(), sparse: sparseEntries(rows, columns, random) }),
       make('two stages', { rows, columns, stages: [...plain().stages, ...plain(false).stages] }),
       make('a table a row', { rows, columns, stages: [tablePerRow(rows, columns, random)] }),
@@ -173,6 +174,10 @@ function codebooks(rows: number, columns: number, random: Random): [string, Quan
     ['codebook of 12 bits', one({ length: 8, along: 'in', entries: 3000 })],
     ['codebook of integers', one({ length: 4, along: 'in', entries: 16, integers: true })],
     [
+      'shared codebook',
+      one({ length: 6, along: 'out', entries: 70, integers: true, shared: 'main' }),
+    ],
+    [
       'residual codebooks with outlier columns, norm and order',
       {
         rows,
@@ -221,8 +226,11 @@ export function randomRotation(size: number, random: Random): Rotation {
   return { block, signs: Uint8Array.from({ length: bytes }, () => Math.floor(random() * 256)) }
 }
 
+const positive = (count: number, random: Random): number[] =>
+  Array.from({ length: count }, () => 0.5 + random())
+
 function columnTerms(columns: number, random: Random): Partial<QuantizedMatrix> {
-  const scale = Array.from({ length: columns }, () => 0.5 + random())
+  const scale = positive(columns, random)
   return {
     columnScale: toNumbers('f16', scale),
     columnBias: toNumbers('f16', randomValues(columns, random, 0.02)),

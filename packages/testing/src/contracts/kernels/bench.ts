@@ -1,6 +1,6 @@
 /** Two sets of kernels side by side: the ones under test and the reference. */
 
-import type { Kernels, Tensor, Weight } from '@lowbit/core'
+import type { Kernels, Tensor, TensorType, Weight } from '@lowbit/core'
 import { expect } from 'vitest'
 import { referenceKernels } from '../../reference/kernels.ts'
 
@@ -10,7 +10,7 @@ export interface Bench {
   /** Uploads to the kernels under test; freed after the test. */
   up(values: ArrayLike<number>, rows: number, columns: number): Tensor
   /** Codes instead of numbers. */
-  zeros(rows: number, columns: number, type?: 'f32' | 'u8'): Tensor
+  zeros(rows: number, columns: number, type?: TensorType): Tensor
   /** Keeps a weight until the test is over. */
   keep(weight: Weight): Weight
   /**
@@ -23,7 +23,7 @@ export interface Bench {
 export interface Side {
   readonly kernels: Kernels
   up(values: ArrayLike<number>, rows: number, columns: number): Tensor
-  zeros(rows: number, columns: number, type?: 'f32' | 'u8'): Tensor
+  zeros(rows: number, columns: number, type?: TensorType): Tensor
 }
 
 export interface OpenBench extends Bench {

@@ -3,11 +3,33 @@
 import { seededRandom } from '@lowbit/core'
 import { expect, it } from 'vitest'
 import { randomHessian, randomOrder, randomValues } from '../../random.ts'
+import { ODD_SHAPES } from '../../samples/matrices.ts'
 import { type BenchOf, expectClose, expectNear, expectRefusal } from './bench.ts'
 
 const SIZES = [1, 2, 3, 7, 16, 33, 65, 130]
 
 export function linearAlgebraContract(open: BenchOf): void {
+  it('moments of columns, scaling and products of elements', async () => {
+    for (const [rows, columns] of ODD_SHAPES) {
+      const random = seededRandom(rows + columns)
+      const [x, y] = [0, 1].map(() => randomValues(rows * columns, random))
+      const [r, c, b] = [rows, columns, columns].map((n) => randomValues(n, random))
+      const [actual, expected] = await open().both(async ({ kernels, up, zeros }) => {
+        const tensor = up(x, rows, columns)
+        const moments = zeros(4, columns)
+        kernels.columnMoments(moments, tensor)
+        const [by, both] = [zeros(rows, columns), zeros(rows, columns)]
+        kernels.scale(by, tensor, { columns: up(c, 1, columns) })
+        kernels.scale(both, tensor, {
+          ...{ rows: up(r, rows, 1), columns: up(c, 1, columns), bias: up(b, 1, columns) },
+        })
+        kernels.times(tensor, up(y, rows, columns))
+        return Promise.all([moments, by, both, tensor].map((each) => kernels.read(each)))
+      })
+      for (const i of actual.keys()) expectClose(actual[i], expected[i], `result ${i}`, 1e-6)
+    }
+  })
+
   it.each([
     [1, 1, 1],
     [1, 7, 3],

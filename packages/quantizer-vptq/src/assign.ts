@@ -1,0 +1,150 @@
+/** Codes for one matrix: the feedback pass, then coordinate descent and scales fitted to the codes. */
+
+import type {
+  ColumnRange,
+  Kernels,
+  Numbers,
+  Tensor,
+  VectorRounding,
+  VectorTable,
+} from '@lowbit/core'
+import type { Codebook } from './codebook.ts'
+import type { Norm } from './normalize.ts'
+import { refitScales } from './refit.ts'
+
+/** Columns [from, to) in stored order and the codebooks that they are summed from. */
+export interface Part {
+  readonly from: number
+  readonly to: number
+  readonly books: readonly Codebook[]
+}
+
+export interface AssignInput {
+  readonly kernels: Kernels
+  /** Weight and Hessian in stored order. */
+  readonly weight: Tensor
+  readonly hessian: Tensor
+  readonly factor: Tensor
+  readonly damping: number
+  readonly parts: readonly Part[]
+  /** In stored order. */
+  readonly norm: Norm
+  readonly sweeps: number
+  readonly refits: number
+  readonly signal?: AbortSignal
+}
+
+export interface Assigned {
+  /** For each part, for each of its codebooks: [⌈rows / length⌉, to − from]. */
+  readonly codes: readonly (readonly Uint16Array[])[]
+  readonly norm: Norm
+}
+
+/** Entries that descent looks at around the one at hand. */
+const NEIGHBOURS = 32
+
+interface LoadedPart extends Part {
+  readonly tables: readonly VectorTable[]
+  readonly neighbours: readonly Tensor[]
+  readonly codes: readonly Tensor[]
+  readonly length: number
+}
+
+export async function assignCodes(input: AssignInput): Promise<Assigned> {
+  const { kernels, weight, hessian, factor, damping, sweeps, refits } = input
+  const { rows, columns } = weight
+  const owned: Tensor[] = []
+  const own = (tensor: Tensor): Tensor => {
+    owned.push(tensor)
+    return tensor
+  }
+  try {
+    const parts = input.parts.map((part) => loadPart(kernels, part, rows, sweeps > 0, own))
+    let norm = input.norm
+    let scales = uploadNorm(kernels, norm, own)
+    const decoded = own(kernels.tensor(rows, columns))
+    kernels.copy(decoded, weight)
+    for (const part of parts) {
+      kernels.feedbackVectors(part.codes, decoded, factor, options(part, scales))
+      input.signal?.throwIfAborted()
+    }
+    const descend = (): void => {
+      for (let sweep = 0; sweep < sweeps; sweep++) {
+        for (const part of parts) {
+          const { neighbours } = part
+          const how = { ...options(part, scales), damping, neighbours }
+          kernels.descendVectors(part.codes, decoded, weight, hessian, how)
+        }
+      }
+    }
+    descend()
+    for (let refit = 0; refit < refits; refit++) {
+      input.signal?.throwIfAborted()
+      const { rowScale, columnBias } = norm
+      if (!rowScale || columnBias) break
+      const entries = own(kernels.tensor(rows, columns))
+      for (const part of parts) kernels.decodeVectors(entries, part.codes, options(part, {}))
+      const found = await refitScales({ kernels, weight, hessian, damping, entries, rowScale })
+      if (!found) break
+      norm = found
+      scales = uploadNorm(kernels, norm, own)
+      for (const part of parts) kernels.decodeVectors(decoded, part.codes, options(part, scales))
+      descend()
+    }
+    const codes = await Promise.all(
+      parts.map((part) =>
+        Promise.all(
+          part.codes.map(async (tensor) => (await kernels.readCodes(tensor)) as Uint16Array),
+        ),
+      ),
+    )
+    return { codes, norm }
+  } finally {
+    kernels.free(...owned)
+  }
+}
+
+function loadPart(
+  kernels: Kernels,
+  part: Part,
+  rows: number,
+  descends: boolean,
+  own: (tensor: Tensor) => Tensor,
+): LoadedPart {
+  const { length } = part.books[0].grid
+  const tables = part.books.map(({ values, grid: { entries } }) => ({
+    ...{ entries, values: own(kernels.upload(values, entries, length)) },
+  }))
+  return {
+    ...part,
+    ...{ tables, length },
+    neighbours: descends
+      ? tables.map(({ values, entries }) => {
+          const near = own(kernels.tensor(entries, Math.min(NEIGHBOURS, entries), 'u16'))
+          kernels.neighbours(near, values)
+          return near
+        })
+      : [],
+    codes: tables.map(() =>
+      own(kernels.tensor(Math.ceil(rows / length), part.to - part.from, 'u16')),
+    ),
+  }
+}
+
+type Scales = Pick<VectorRounding, 'rowScale' | 'columnScale' | 'columnBias'>
+
+function options(part: LoadedPart, scales: Scales): VectorRounding & Required<ColumnRange> {
+  const { from, to, length, tables } = part
+  return { from, to, length, along: 'out', tables, ...scales }
+}
+
+function uploadNorm(kernels: Kernels, norm: Norm, own: (tensor: Tensor) => Tensor): Scales {
+  const column = (numbers: Numbers): Tensor =>
+    own(kernels.upload(numbers.values, 1, numbers.values.length))
+  const { rowScale, columnScale, columnBias } = norm
+  return {
+    ...(rowScale && { rowScale: own(kernels.upload(rowScale.values, rowScale.values.length, 1)) }),
+    ...(columnScale && { columnScale: column(columnScale) }),
+    ...(columnBias && { columnBias: column(columnBias) }),
+  }
+}

@@ -1,0 +1,2 @@
+export { vptqOptions } from './options.ts'
+export { vptq } from './vptq.ts'
