@@ -13,15 +13,17 @@ import type { StoredTables } from './tables/stored.ts'
 
 /** What the feedback pass needs of the Hessian, made once for all rounds. */
 export interface Feedback extends Factor {
-  readonly order: Uint32Array
+  /** Column i of the factor is column order[i] of the weight; the natural order where there is none. */
+  readonly order?: Uint32Array
 }
 
 export async function prepareFeedback(
   { kernels, hessian, name }: QuantizeInput,
   { damping }: PaletteScheme,
   diagonal: Float32Array,
+  ordered = true,
 ): Promise<Feedback> {
-  const order = columnOrder('activation', diagonal, diagonal.length)!
+  const order = columnOrder(ordered ? 'activation' : 'none', diagonal, diagonal.length)
   const made = await factorHessian(kernels, hessian!, diagonal, order, damping, name)
   return { ...made, order }
 }
@@ -47,7 +49,7 @@ export function assignNearest(job: Assignment, codes: Tensor, decoded: Tensor): 
 /** The same by GPTQ's feedback pass, columns by falling diag(H). */
 export function assignWithFeedback(
   job: Assignment,
-  { factor, order }: Feedback,
+  { factor, order = naturalOrder(factor.columns) }: Feedback,
   codes: Tensor,
   decoded: Tensor,
 ): void {
@@ -98,3 +100,6 @@ function scaling({ kernels, weight, grid, rowScale }: Assignment) {
     },
   }
 }
+
+const naturalOrder = (columns: number): Uint32Array =>
+  Uint32Array.from({ length: columns }, (_, i) => i)

@@ -40,7 +40,16 @@ export const palettizeOptions = z.object({
     .min(0)
     .max(1)
     .default(0)
-    .describe('which channels are grouped: 0 output (rows), 1 input (columns)'),
+    .describe('which channels are grouped, and along which vectors lie: 0 output, 1 input'),
+  clusterDim: z
+    .int()
+    .min(1)
+    .max(8)
+    .refine((length) => [1, 2, 4, 8].includes(length), { error: 'must be one of 1, 2, 4, 8' })
+    .default(1)
+    .describe(
+      'weights that one code stands for, consecutive along the axis (bits per code, not per weight)',
+    ),
   perChannelScale: z
     .boolean()
     .default(false)
@@ -123,8 +132,19 @@ export function paletteScheme(options: PalettizeOptions): PaletteScheme {
   if (groupSize && granularity === 'per-tensor') {
     refuse('groupSize', 'a group size needs --granularity per-grouped-channel')
   }
-  if (axis === 1 && granularity === 'per-tensor') {
-    refuse('axis', 'an axis needs --granularity per-grouped-channel')
+  const vectors = options.clusterDim > 1
+  if (axis === 1 && granularity === 'per-tensor' && !vectors) {
+    refuse('axis', 'an axis needs --granularity per-grouped-channel or a --cluster-dim above 1')
+  }
+  if (vectors) {
+    const why = 'vector palettes (clusterDim above 1)'
+    if (mode !== 'kmeans') refuse('mode', `${why} are found by k-means, not by mode ${mode}`)
+    if (granularity !== 'per-tensor') refuse('granularity', `${why} belong to the whole matrix`)
+    if (perChannelScale) refuse('perChannelScale', `${why} have no scales of rows`)
+    if (options.outliers > 0) refuse('outliers', `${why} keep no outliers dense`)
+    if (options.tableType === 'i8' || options.tableType === 'u8') {
+      refuse('tableType', `${why} are stored in f16 or f32`)
+    }
   }
   if (axis === 1 && perChannelScale) {
     refuse('perChannelScale', 'scales belong to output channels; they need axis 0')
@@ -136,7 +156,9 @@ export function paletteScheme(options: PalettizeOptions): PaletteScheme {
   const feedback = options.feedback ?? (importance === 'hessian' && !exact && mode !== 'sensitive')
   const weighs = importance === 'hessian' && (mode === 'kmeans' || mode === 'custom')
   const bits = findsBits ? undefined : (options.bits ?? 4)
-  const what = bits === undefined ? mode : `${bits} bit${bits === 1 ? '' : 's'}`
+  const plural = bits === 1 ? '' : 's'
+  const each = vectors ? ` for ${options.clusterDim} weights` : ''
+  const what = bits === undefined ? mode : `${bits} bit${plural}${each}`
   const shared =
     granularity === 'per-tensor'
       ? 'one palette'

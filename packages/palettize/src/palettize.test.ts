@@ -37,6 +37,10 @@ describeQuantizer(palettize, {
     { bits: 3, mode: 'sensitive', feedback: true },
     { bits: 1 },
     { bits: 8 },
+    { bits: 6, clusterDim: 2 },
+    { bits: 8, clusterDim: 4, feedback: false },
+    { bits: 8, clusterDim: 4, axis: 1 },
+    { bits: 8, clusterDim: 2, axis: 1, importance: 'none' },
   ],
 })
 
@@ -201,6 +205,43 @@ describe('what is stored', () => {
     decoded.subarray(0, columns).forEach((x, i) => {
       expect(x).toBeCloseTo(row[i], 6)
     })
+  })
+})
+
+describe('vector palettes', () => {
+  const layer = randomLayer(21, 45, 13)
+
+  it('mean the vectors of their table along the axis; what does not divide is cut', async () => {
+    for (const axis of [0, 1] as const) {
+      const matrix = await quantize(layer, { bits: 8, clusterDim: 4, axis, feedback: false })
+      const [stage] = matrix.stages
+      expect(stage.vector).toEqual({ length: 4, along: axis === 0 ? 'out' : 'in' })
+      expect(stage.codes.count).toBe(axis === 0 ? 6 * 45 : 21 * 12)
+      // 256 vectors for about as many: little is lost.
+      expect(outputError(layer, decode(matrix))).toBeLessThan(0.05)
+    }
+  })
+
+  it('feedback beats nearest vectors', async () => {
+    for (const axis of [0, 1] as const) {
+      const options = { bits: 4, clusterDim: 2, axis } as const
+      const nearest = outputError(
+        layer,
+        decode(await quantize(layer, { ...options, feedback: false })),
+      )
+      expect(outputError(layer, decode(await quantize(layer, options)))).toBeLessThan(nearest)
+    }
+  })
+
+  it.each([
+    [{ clusterDim: 3 }, /1, 2, 4, 8/],
+    [{ clusterDim: 2, ...grouped }, /whole matrix/],
+    [{ clusterDim: 2, mode: 'uniform' }, /k-means/],
+    [{ clusterDim: 2, perChannelScale: true }, /no scales/],
+    [{ clusterDim: 2, outliers: 0.01 }, /outliers/],
+    [{ clusterDim: 2, tableType: 'i8' }, /f16 or f32/],
+  ])('contradicting options %o', (options, message) => {
+    expect(() => palettize(options as never)).toThrow(message)
   })
 })
 

@@ -34,6 +34,7 @@ import { chooseOutliers, splitWeight, without } from './outliers.ts'
 import { fitTables } from './tables/fit.ts'
 import { refitTables } from './tables/refit.ts'
 import { type StoredTables, storeTables } from './tables/stored.ts'
+import { makeVectorPalette } from './vectors.ts'
 
 export const palettize = definePlugin(
   {
@@ -71,6 +72,7 @@ async function makePalette(input: QuantizeInput, scheme: PaletteScheme): Promise
   try {
     const importance = await importanceOf(input, scheme, own)
     signal?.throwIfAborted()
+    if (scheme.clusterDim > 1) return await makeVectorPalette(input, scheme, importance, own)
     const work: Work = {
       ...{ input, scheme, blocks, importance, own },
       codes: own(kernels.tensor(rows, columns, 'u8')),
