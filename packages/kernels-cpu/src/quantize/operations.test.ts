@@ -350,9 +350,23 @@ describe('fitTables', () => {
       const weight = kernels.upload(normals(random, rows * columns), rows, columns)
       const importance = kernels.upload(normals(random, columns).map(Math.abs), 1, columns)
       const tables = kernels.tensor(13, 8)
-      const options = { blockRows: 16, blockColumns: columns, method: 'kmeans' } as const
-      kernels.fitTables(tables, weight, { ...options, importance })
-      return kernels.read(tables)
+      const blocks = { blockRows: 16, blockColumns: columns }
+      kernels.fitTables(tables, weight, { ...blocks, method: 'kmeans', importance })
+      const codes = kernels.tensor(rows, columns, 'u8')
+      const one = kernels.upload(Float32Array.of(1), 1, 1)
+      const values = await kernels.read(tables)
+      kernels.round(codes, undefined, weight, one, undefined, {
+        ...{ blockRows: rows, blockColumns: columns },
+        grid: {
+          ...{ kind: 'lookup', entries: 8, tables: { type: 'f32', values } },
+          blocks: { rows: 16, columns },
+        },
+      })
+      const sums = kernels.tensor(13, 8)
+      kernels.sumByCode(sums, weight, codes, blocks)
+      const decoded = kernels.tensor(rows, columns)
+      kernels.decodeCodes(decoded, codes, tables, blocks)
+      return [values, await kernels.read(sums), await kernels.read(decoded)]
     })
     expect(results[1]).toEqual(results[0])
     expect(results[2]).toEqual(results[0])
