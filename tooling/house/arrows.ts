@@ -26,6 +26,7 @@ export const BROWSER: readonly string[] = [
   'quantizer-gptq',
   'palettize',
   'quantizer-vptq',
+  'quantizer-gptvq',
 ]
 
 export function allowed(from: string): readonly string[] {

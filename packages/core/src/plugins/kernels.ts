@@ -242,6 +242,8 @@ export interface Kernels {
   multiply(out: Tensor, a: Tensor, b: Tensor): void
   /** H += factor · xᵀx, x [tokens, n], H [n, n], both triangles. */
   gram(hessian: Tensor, x: Tensor, factor: number): void
+  /** out += factor · aᵀb, a [tokens, m], b [tokens, n], out [m, n]. */
+  crossGram(out: Tensor, a: Tensor, b: Tensor, factor: number): void
   /**
    * The upper triangular U with (P·H·Pᵀ + damping·1)⁻¹ = UᵀU, where P takes row order[i] to i; zeros
    * below the diagonal. False where the damped matrix is not positive definite in f32.

@@ -11,6 +11,7 @@ type Operations = Pick<
   Kernels,
   | 'multiply'
   | 'gram'
+  | 'crossGram'
   | 'factorInverse'
   | 'diagonal'
   | 'permuteColumns'
@@ -64,6 +65,20 @@ export function algebraOperations(device: Device): Operations {
         ...{ rows: n, source, columns: n, depth: x.rows, factor, accumulate: true, shape: 'upper' },
       })
       device.run('mirror', n * n, out.at, n)
+    },
+
+    crossGram(target, left, right, factor) {
+      const [m, n] = [left.columns, right.columns]
+      const a = own(left)
+      const b = expect(right, a.rows, n, 'b')
+      const out = expect(target, m, n, 'out')
+      const source = writeSource(memory, {
+        ...{ kind: 'columns', data: b.at, stride: n * 4, rows: n, depth: b.rows },
+      })
+      product(device, {
+        ...{ out: out.at, outStride: n * 4, left: a.at, leftStride: m * 4, leftTransposed: true },
+        ...{ rows: m, source, columns: n, depth: a.rows, factor, accumulate: true },
+      })
     },
 
     async factorInverse(target, hessian, damping, order) {

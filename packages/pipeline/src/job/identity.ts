@@ -22,6 +22,7 @@ export async function jobFingerprint(
     format: job.format.name,
     seed: job.recipe.seed,
     trueSequential: job.recipe.calibration.trueSequential,
+    target: job.recipe.calibration.target,
     config: job.checkpoint.config,
     modules: job.checkpoint.modules,
     source: await sourcePrint(opened),

@@ -19,12 +19,12 @@ import {
   type Weight,
 } from '@lowbit/core'
 import {
-  type Attend,
   attendWithin,
   type Block,
   type BlockContext,
   blockNames,
   loadBias,
+  loadBlock,
   loadBlockFrame,
   type Opened,
   type Role,
@@ -34,9 +34,10 @@ import {
   unloadBlock,
 } from '@lowbit/model'
 import type { Assignment } from '../recipe/resolve.ts'
+import { type Aim, aimWeight, freeMeasured, type Measured, measureStep } from './aim.ts'
 import { blockHessians } from './block-hessians.ts'
-import { breathe } from './breathe.ts'
 import type { ModuleReport } from './report.ts'
+import { runStep, type Walk } from './walk.ts'
 
 export interface BlockJob {
   readonly opened: Opened
@@ -49,6 +50,8 @@ export interface BlockJob {
   readonly trueSequential: boolean
   /** The residual stream of each calibration window, changed in place; empty when no one needs it. */
   readonly streams: readonly Tensor[]
+  /** The same through the original model, when weights are aimed at its outputs; else empty. */
+  readonly originals: readonly Tensor[]
   /** Bytes of inputs that are kept from one step to the next; the rest is computed a second time. */
   readonly keptBytes: number
   readonly signal?: AbortSignal
@@ -73,31 +76,41 @@ export async function quantizeBlock(job: BlockJob): Promise<QuantizedBlock> {
     !job.trueSequential && asks && streams.length > 0
       ? await blockHessians(opened, context, layer, streams, signal)
       : undefined
-  const walk: Walk = { ...job, block, attend: attendWithin(context), kept: [] }
+  const attend = attendWithin(context)
+  const walk: Walk = { ...job, block, attend, kept: [] }
+  const { originals } = job
+  const original: Walk | undefined =
+    originals.length > 0
+      ? { ...job, streams: originals, block: await loadBlock(opened, layer), attend, kept: [] }
+      : undefined
   for (const [index, step] of STEPS.entries()) {
     signal?.throwIfAborted()
     const roles = step.roles.filter((role) => names.has(role))
     const label = roles.map((role) => names.get(role)!.split('.').at(-1)).join(', ')
     job.onStep?.(`calibrating ${label}`, index / STEPS.length)
-    const hessian =
-      early?.[index] ??
-      (needsHessian(job, roles, names) ? await measureHessian(walk, index) : undefined)
+    const measured = early?.[index]
+      ? { hessian: early[index] }
+      : needsHessian(job, roles, names)
+        ? await measureStep(walk, original, index)
+        : undefined
     job.onStep?.(`quantizing ${label}`, (index + 0.5) / STEPS.length)
     const done = await job.executor.run(
-      roles.map((role) => () => quantizeRole(job, block, role, names.get(role)!, hessian)),
+      roles.map((role) => () => quantizeRole(job, block, role, names.get(role)!, measured)),
       signal,
     )
     for (const { entry, report } of done) {
       entries.push(entry)
       if (report) reports.push(report)
     }
-    if (hessian) kernels.free(hessian)
+    if (measured) freeMeasured(kernels, measured)
     if (streams.length > 0) {
       job.onStep?.(`running ${label}`, (index + 0.6) / STEPS.length)
       await runStep(walk, index)
+      if (original) await runStep(original, index)
     }
   }
   unloadBlock(kernels, block)
+  if (original) unloadBlock(kernels, original.block)
   return { entries, reports }
 }
 
@@ -109,79 +122,12 @@ function needsHessian(
   return streams.length > 0 && roles.some((role) => quantizers.get(names.get(role)!)?.needs.hessian)
 }
 
-/** A block on its way through the calibration set. */
-interface Walk extends BlockJob {
-  readonly block: Block
-  readonly attend: Attend
-  /** Inputs of the step at hand that were kept when the step before ran, by window. */
-  kept: (Tensor | undefined)[]
-}
-
-/** The input of a step for one window, which the caller frees. */
-function computeInput(walk: Walk, index: number, x: Tensor): Tensor {
-  const { opened, context, block, attend } = walk
-  const { kernels, config } = opened
-  const step = STEPS[index]
-  const input = kernels.tensor(x.rows, step.inputSize(config))
-  if (step.enter) {
-    step.enter(context, block, input, x)
-  } else {
-    const before = computeInput(walk, index - 1, x)
-    STEPS[index - 1].run(context, block, before, x, input, attend)
-    kernels.free(before)
-  }
-  return input
-}
-
-/** H = Σ x xᵀ / tokens over the calibration set. */
-async function measureHessian(walk: Walk, index: number): Promise<Tensor> {
-  const { kernels, config } = walk.opened
-  const size = STEPS[index].inputSize(config)
-  const hessian = kernels.tensor(size, size)
-  const tokens = walk.streams.reduce((sum, { rows }) => sum + rows, 0)
-  for (const [i, x] of walk.streams.entries()) {
-    walk.signal?.throwIfAborted()
-    const kept = walk.kept[i]
-    const input = kept ?? computeInput(walk, index, x)
-    kernels.gram(hessian, input, 1 / tokens)
-    if (!kept) kernels.free(input)
-    await breathe()
-  }
-  return hessian
-}
-
-/**
- * Runs a step with its quantized linears on every window. A step at the end of a path adds to the
- * residual stream; one in the middle leaves the next step's inputs, as many as may be kept.
- */
-async function runStep(walk: Walk, index: number): Promise<void> {
-  const { opened, context, block, attend, streams, signal } = walk
-  const { kernels, config } = opened
-  const following = STEPS[index + 1]
-  const inTheMiddle = following !== undefined && following.enter === undefined
-  const next: (Tensor | undefined)[] = []
-  let bytes = 0
-  for (const [i, x] of streams.entries()) {
-    if (inTheMiddle) {
-      bytes += 4 * x.rows * following.inputSize(config)
-      next.push(bytes <= walk.keptBytes ? computeInput(walk, index + 1, x) : undefined)
-    } else {
-      const input = walk.kept[i] ?? computeInput(walk, index, x)
-      STEPS[index].run(context, block, input, x, undefined, attend)
-      kernels.free(input)
-    }
-    await breathe()
-    signal?.throwIfAborted()
-  }
-  walk.kept = next
-}
-
 async function quantizeRole(
   job: BlockJob,
   block: Block,
   role: Role,
   module: string,
-  hessian: Tensor | undefined,
+  measured: Measured | undefined,
 ): Promise<{ entry: Entry; report?: ModuleReport }> {
   const { opened } = job
   const { kernels, config, checkpoint } = opened
@@ -193,7 +139,7 @@ async function quantizeRole(
   let report: ModuleReport | undefined
   if (quantizer) {
     const started = performance.now()
-    const done = await quantizeMatrix({ ...job, kernels, quantizer, module, original, hessian })
+    const done = await quantizeMatrix({ ...job, kernels, quantizer, module, original, ...measured })
     ;({ matrix, weight, report } = done)
     job.onModule?.(done.report, (performance.now() - started) / 1000)
   }
@@ -226,6 +172,7 @@ export interface MatrixJob {
   readonly module: string
   readonly original: Matrix
   readonly hessian?: Tensor
+  readonly aim?: Aim
   readonly seed: number
   readonly signal?: AbortSignal
 }
@@ -234,22 +181,25 @@ export interface MatrixJob {
 export async function quantizeMatrix(
   job: MatrixJob,
 ): Promise<{ matrix: Matrix; weight: Weight; report: ModuleReport }> {
-  const { kernels, quantizer, module, original, hessian } = job
+  const { kernels, quantizer, module, original, hessian, aim } = job
   const { rows, columns } = original
   const source = kernels.load(original)
   const dense = kernels.tensor(rows, columns)
   kernels.gather(dense, source)
+  kernels.unload(source)
+  if (aim) aimWeight(kernels, dense, aim)
+  // The quantizer may overwrite what it gets.
+  const working = kernels.tensor(rows, columns)
+  kernels.copy(working, dense)
   const matrix = await quantizer.quantize({
     name: `${module}.weight`,
-    weight: dense,
+    weight: working,
     hessian,
     kernels,
     seed: seedFor(job.seed, module),
     signal: job.signal,
   })
-  // The quantizer may have overwritten it.
-  kernels.gather(dense, source)
-  kernels.unload(source)
+  kernels.free(working)
   const weight = kernels.load(matrix)
   const decoded = kernels.tensor(rows, columns)
   kernels.gather(decoded, weight)

@@ -81,18 +81,23 @@ export async function quantizeModel(job: QuantizeJob): Promise<QuantizeReport> {
     ...loadRope(opened, Math.max(1, ...windows.map(({ length }) => length))),
   }
   const streams = lastCalibrated >= 0 ? await embedWindows(opened, windows) : []
+  const { target } = job.recipe.calibration
+  const originals =
+    target === 'original' && lastCalibrated >= 0 ? await embedWindows(opened, windows) : []
   for (let layer = 0; layer < config.layers; layer++) {
     signal?.throwIfAborted()
     const part = blockPart(layer)
     const started = performance.now()
     // Past the last block that asks for statistics nobody needs the activations any more.
     const live = layer <= lastCalibrated ? streams : []
+    const untouched = layer <= lastCalibrated ? originals : []
     const share = (inside: number): number => (layer + inside) / parts.length
     const finished = journal.parts[part]
     if (finished) {
       if (layer < lastCalibrated) {
         job.onEvent?.({ kind: 'step', part, what: 'running the finished block', done: share(0) })
         await replayBlock(job, opened, context, layer, finished.described, live)
+        await runOriginal(job, opened, context, layer, untouched)
       }
     } else {
       const { entries, reports } = await quantizeBlock({
@@ -104,6 +109,7 @@ export async function quantizeModel(job: QuantizeJob): Promise<QuantizeReport> {
         seed: job.recipe.seed,
         trueSequential: job.recipe.calibration.trueSequential,
         streams: live,
+        originals: untouched,
         keptBytes: job.keptBytes ?? 256e6,
         signal,
         onStep: (what, inside) => job.onEvent?.({ kind: 'step', part, what, done: share(inside) }),
@@ -119,7 +125,7 @@ export async function quantizeModel(job: QuantizeJob): Promise<QuantizeReport> {
       seconds: (performance.now() - started) / 1000,
     })
   }
-  kernels.free(...streams, context.cos, context.sin)
+  kernels.free(...streams, ...originals, context.cos, context.sin)
   if (!journal.parts[REST]) await quantizeRest(job, journal, quantizers, blockModules)
 
   const described = Object.assign({}, ...parts.map((part) => journal.parts[part].described))
@@ -223,6 +229,24 @@ async function replayBlock(
     signal?.throwIfAborted()
   }
   unloadBlock(kernels, block)
+}
+
+/** The same with the block as it was. */
+async function runOriginal(
+  { signal }: QuantizeJob,
+  opened: Opened,
+  context: BlockContext,
+  layer: number,
+  streams: readonly Tensor[],
+): Promise<void> {
+  if (streams.length === 0) return
+  const block = await loadBlock(opened, layer)
+  for (const x of streams) {
+    runBlock(context, block, x, attendWithin(context))
+    await breathe()
+    signal?.throwIfAborted()
+  }
+  unloadBlock(opened.kernels, block)
 }
 
 /** Names that the norms and biases of one block may have. */

@@ -28,6 +28,12 @@ export const recipeSchema = z.strictObject({
         .describe(
           'calibrate each linear on the outputs of the quantized ones before it in the block',
         ),
+      target: z
+        .enum(['original', 'layer'])
+        .default('original')
+        .describe(
+          'what a weight is aimed at: the original model’s outputs, earlier errors made good, or its own layer’s',
+        ),
       length: z.int().min(1).max(1_000_000).default(2048).describe('tokens of a window'),
     })
     .prefault({}),

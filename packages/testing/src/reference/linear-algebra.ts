@@ -12,6 +12,7 @@ export function linearAlgebra(
   Kernels,
   | 'multiply'
   | 'gram'
+  | 'crossGram'
   | 'factorInverse'
   | 'diagonal'
   | 'permuteColumns'
@@ -45,6 +46,19 @@ export function linearAlgebra(
           for (let t = 0; t < x.rows; t++) sum += values[t * n + i] * values[t * n + j]
           h[i * n + j] += factor * sum
           if (i !== j) h[j * n + i] += factor * sum
+        }
+      }
+    },
+    crossGram(out, a, b, factor) {
+      const [m, n] = [a.columns, b.columns]
+      checkShape('b', b, a.rows, n)
+      checkShape('out', out, m, n)
+      const [y, p, q] = [floats(out), floats(a), floats(b)]
+      for (let i = 0; i < m; i++) {
+        for (let j = 0; j < n; j++) {
+          let sum = 0
+          for (let t = 0; t < a.rows; t++) sum += p[t * m + i] * q[t * n + j]
+          y[i * n + j] += factor * sum
         }
       }
     },

@@ -9,6 +9,22 @@ import { type BenchOf, expectClose, expectNear, expectRefusal } from './bench.ts
 const SIZES = [1, 2, 3, 7, 16, 33, 65, 130]
 
 export function linearAlgebraContract(open: BenchOf): void {
+  it.each([
+    [1, 1, 1],
+    [7, 3, 5],
+    [40, 33, 18],
+    [130, 9, 70],
+  ])('products of transposed matrices: %d tokens, %d × %d', async (tokens, m, n) => {
+    const random = seededRandom(tokens)
+    const [a, b, start] = [tokens * m, tokens * n, m * n].map((size) => randomValues(size, random))
+    const [actual, expected] = await open().both(async ({ kernels, up }) => {
+      const out = up(start, m, n)
+      kernels.crossGram(out, up(a, tokens, m), up(b, tokens, n), 0.5)
+      return kernels.read(out)
+    })
+    expectClose(actual, expected, 'out', 1e-5)
+  })
+
   it('moments of columns, scaling and products of elements', async () => {
     for (const [rows, columns] of ODD_SHAPES) {
       const random = seededRandom(rows + columns)

@@ -1,0 +1,2 @@
+export { gptvq } from './gptvq.ts'
+export { gptvqOptions } from './options.ts'
