@@ -13,6 +13,7 @@ import {
   loadTokenizer,
   perplexity,
 } from '@lowbit/model'
+import { palettize } from '@lowbit/palettize'
 import { parseRecipe, quantizeModel, type RecipeInput } from '@lowbit/pipeline'
 import { gptq } from '@lowbit/quantizer-gptq'
 import { rtn } from '@lowbit/quantizer-rtn'
@@ -64,7 +65,7 @@ export async function measurer(setup: Setup) {
         checkpoint: source,
         kernels,
         recipe: parseRecipe(recipe),
-        quantizers: [rtn, gptq],
+        quantizers: [rtn, gptq, palettize],
         format: FORMATS.find(({ name }) => name === 'lowbit')!,
         calibration,
         folder: nodeFolder(out),
