@@ -2,8 +2,10 @@
  * Codes × activations in whole numbers (activations.ts). Within a block of 32 columns the sum of
  * code · x is exact in integers.
  *
- *   narrow  bytes × bytes: i16x8.relaxed_dot_i8x16_i7x16 (pmaddubsw) sums pairs of k into i16 lanes;
+ *   short   bytes × bytes: i16x8.relaxed_dot_i8x16_i7x16 (pmaddubsw) sums pairs of k into i16 lanes;
  *           codes of up to 4 bits: 8 · 2 · 15 · 127 < 2^15, so one block fits before widening
+ *   long    the same products, four of them and an i32 by i32x4.relaxed_dot_i8x16_i7x16_add
+ *           (vpdpbusd, sdot): the same sums, faster where that is one instruction (longProbe)
  *   wide    codes extended to i16 × i16 activations: i32x4.dot_i16x8 (pmaddwd); codes of up to 8
  *           bits: 32 · 255 · 32767 < 2^31
  *
@@ -19,9 +21,12 @@ import { addOutliers, addOutliersPair, outlierBytes } from './outliers'
 import { dataOf, depthOf, groupsOf, INTEGER2, INTEGER4, kindOf, rowsOf, strideOf } from './source'
 import { take, thread } from './threads'
 
+const LONG = 1
+const WIDE = 2
+
 /**
- * out[t, n] (+)= x · Wᵀ, x in panels of `high` rows. A task is `some` strips. `scratch`: for each
- * thread two strips with a byte for each code.
+ * out[t, n] (+)= x · Wᵀ, x in panels of `high` rows. A task is `some` strips. `way`: 0 short,
+ * 1 long, 2 wide. `scratch`: for each thread two strips with a byte for each code.
  */
 export function dots(
   out: usize,
@@ -35,7 +40,7 @@ export function dots(
   add: i32,
   some: i32,
   high: i32,
-  wide: i32,
+  way: i32,
   scratch: usize,
   room: usize,
 ): void {
@@ -44,7 +49,9 @@ export function dots(
   const tasks = (strips + some - 1) / some
   const panels = (rows + high - 1) / high
   const bits = bitsOf(source)
-  const panelNumbers = <usize>(depth * high) << wide
+  const wide = way == WIDE
+  const long = way == LONG
+  const panelNumbers = <usize>(depth * high) << (wide ? 1 : 0)
   const panelFactors = <usize>((depth >> 5) * high) << 2
   const panelSums = <usize>(groupsOf(source) * high) << 2
   const listBytes = outlierBytes(depth)
@@ -77,10 +84,12 @@ export function dots(
             else if (bits == 2) wideRow(2, codes, x, f, s, source, strip, to, add)
             else wideRow(8, codes, x, f, s, source, strip, to, add)
           } else if (bits == 4) {
-            narrowRow(4, codes, x, f, s, source, strip, to, add)
+            if (long) narrowRow<u32, i32>(codes, x, f, s, source, strip, to, add)
+            else narrowRow<u32, i16>(codes, x, f, s, source, strip, to, add)
             addOutliers(4, codes, list, source, strip, to)
           } else {
-            narrowRow(2, codes, x, f, s, source, strip, to, add)
+            if (long) narrowRow<u16, i32>(codes, x, f, s, source, strip, to, add)
+            else narrowRow<u16, i16>(codes, x, f, s, source, strip, to, add)
             addOutliers(2, codes, list, source, strip, to)
           }
           continue
@@ -91,8 +100,12 @@ export function dots(
           if (pair) wideRows(next, x, f, s, source, strip + 1, to, stride, left, add)
           continue
         }
-        narrowRows(codes, x, f, s, source, strip, to, stride, left, add)
-        if (pair) narrowRows(next, x, f, s, source, strip + 1, to, stride, left, add)
+        if (long) narrowRows<i32>(codes, x, f, s, source, strip, to, stride, left, add)
+        else narrowRows<i16>(codes, x, f, s, source, strip, to, stride, left, add)
+        if (pair) {
+          if (long) narrowRows<i32>(next, x, f, s, source, strip + 1, to, stride, left, add)
+          else narrowRows<i16>(next, x, f, s, source, strip + 1, to, stride, left, add)
+        }
         for (let r: usize = 0; r < <usize>left; r++) {
           if (pair) addOutliersPair(codes, list + r * listBytes, source, strip, to + r * stride)
           else addOutliers(8, codes, list + r * listBytes, source, strip, to + r * stride)

@@ -45,6 +45,7 @@ export function weightOperations(device: Device): Operations {
   function dots(out: number, x: number, rows: number, weight: CpuWeight, add: number): void {
     const { source, depth, group, groups } = weight
     const wide = weight.dots === 'wide' ? 1 : 0
+    const way = wide ? 2 : device.longSums ? 1 : 0
     const high = rows === 1 ? 1 : 4
     const packed = Math.ceil(rows / high) * high
     const numbers = device.room('numbers', (packed * depth) << wide)
@@ -63,21 +64,8 @@ export function weightOperations(device: Device): Operations {
     device.run(
       'dots',
       (rows * depth * weight.rows) / 2,
-      ...[
-        out,
-        weight.rows * 4,
-        numbers,
-        factors,
-        sums,
-        outliers,
-        rows,
-        source,
-        add,
-        some,
-        high,
-        wide,
-      ],
-      ...[spread.at, spread.each],
+      ...[out, weight.rows * 4, numbers, factors, sums, outliers, rows, source, add, some, high],
+      ...[way, spread.at, spread.each],
     )
   }
 
