@@ -78,7 +78,8 @@ function gptqModel({ gptqmodel, smollm2, work }: Settings, samples: number): Usa
       env: {
         ...process.env,
         ...{ MODEL_DIR: path.join(smollm2 ?? '', 'hf'), DATA_DIR: data, WORK_DIR: work },
-        ...{ SEQS: `${samples}`, OMP_NUM_THREADS: '1', GPTQMODEL_CPU_WORKERS: '1' },
+        // Its pools ask for two workers; with one torch thread each.
+        ...{ SEQS: `${samples}`, OMP_NUM_THREADS: '1', GPTQMODEL_CPU_WORKERS: '2' },
       },
     })
     if (status !== 0) return stderr.trim().split('\n').at(-1) ?? 'the script failed'
