@@ -39,7 +39,7 @@ export interface Weight {
 export interface LoadOptions {
   /**
    * What the multiply does with the other side. `f32` leaves it alone. `int8` allows the kernels to
-   * quantize it to 8 bits in short blocks where that is faster. Default `f32`.
+   * round it to 8 bits or more in short blocks where that is faster. Default `f32`.
    */
   readonly activations?: 'f32' | 'int8'
 }

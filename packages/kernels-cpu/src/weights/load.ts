@@ -169,7 +169,7 @@ function loadCodes(
     const dots = options.activations === 'int8' ? chooseDots(device, plan) : undefined
     const reason = options.activations === 'int8' && !dots ? ` (${whyNoDots(plan)})` : ''
     const variant = dots
-      ? `${plan.name} × int8, ${dots} dot products`
+      ? `${plan.name} × ${dots === 'narrow' ? 'int8' : 'int16'}, ${dots} dot products`
       : `${plan.name} × f32${reason}`
     return {
       ...{ rows, columns, bytes, variant, kind, source, depth },
@@ -191,7 +191,8 @@ function loadCodes(
 
 /**
  * Activations have a factor for each 32 columns, so groups must be made of those. Bytes are
- * multiplied where the engine has the relaxed instruction and sums fit into 16 bits.
+ * multiplied where the engine has the relaxed instruction and sums fit into 16 bits; elsewhere both
+ * sides are 16 bits wide, and activations get them all.
  */
 function chooseDots(device: Device, plan: Plan): CpuWeight['dots'] {
   if (whyNoDots(plan)) return undefined

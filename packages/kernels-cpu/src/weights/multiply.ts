@@ -41,28 +41,31 @@ export function weightOperations(device: Device): Operations {
     }
   }
 
-  /** With x in 8 bits: panels of one or of four rows. */
+  /** With x in whole numbers: panels of one or of four rows. */
   function dots(out: number, x: number, rows: number, weight: CpuWeight, add: number): void {
     const { source, depth, group, groups } = weight
     const wide = weight.dots === 'wide' ? 1 : 0
+    const way = wide ? 2 : device.longSums ? 1 : 0
     const high = rows === 1 ? 1 : 4
     const packed = Math.ceil(rows / high) * high
-    const bytes = device.room('bytes', (packed * depth) << wide)
+    const numbers = device.room('numbers', (packed * depth) << wide)
     const factors = device.room('factors', (packed * depth) / 8)
     const sums = device.room('sums', packed * groups * 4)
-    const spread = device.roomPerThread('spread', depth * 8)
+    // A count, and at most one outlier of 12 bytes for each block of 32 (assembly/outliers.ts).
+    const outliers = device.room('outliers', packed * (4 + (depth / 32) * 12))
+    const spread = device.roomPerThread('spread', depth * 16)
     const strips = Math.ceil(weight.rows / 8)
     const some = Math.max(1, Math.ceil(strips / (device.threads * 8)))
     device.run(
       'quantizeRows',
       rows * depth,
-      ...[bytes, factors, sums, x, rows, depth, group, high, wide],
+      ...[numbers, factors, sums, outliers, x, rows, depth, group, high, wide],
     )
     device.run(
       'dots',
       (rows * depth * weight.rows) / 2,
-      ...[out, weight.rows * 4, bytes, factors, sums, rows, source, add, some, high, wide],
-      ...[spread.at, spread.each],
+      ...[out, weight.rows * 4, numbers, factors, sums, outliers, rows, source, add, some, high],
+      ...[way, spread.at, spread.each],
     )
   }
 
