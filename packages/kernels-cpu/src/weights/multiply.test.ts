@@ -337,12 +337,16 @@ describe('matmul', () => {
   it('says what it could not fuse', async () => {
     await using({ threads: 1 }, async (kernels) => {
       const matrix = quantized(seeded(1), signedGrid(4), { rows: 4, columns: 8, group: 8 })
-      const two = { ...matrix, stages: [matrix.stages[0], matrix.stages[0]] }
-      const weight = kernels.load(two)
-      expect(weight.variant).toMatch(/dense f32.*2 stages/)
+      const scale: Scale = {
+        blocks: { elements: 5 },
+        values: { type: 'f32', values: normals(seeded(2), 7) },
+      }
+      const runs = { ...matrix, stages: [{ ...matrix.stages[0], scale }] }
+      const weight = kernels.load(runs)
+      expect(weight.variant).toMatch(/dense f32.*blocks of elements/)
       const out = kernels.tensor(4, 8)
       kernels.gather(out, weight)
-      expect(await kernels.read(out)).toEqual(decode(two))
+      expect(await kernels.read(out)).toEqual(decode(runs))
     })
   })
 })
