@@ -98,8 +98,11 @@ export function weightOperations(device: Device): Operations {
       if (highest >= weight.rows) {
         throw new LowbitError('bad-shape', `row ${highest} of a weight of ${weight.rows} rows`)
       }
+      // Neighbours are taken strip by strip, so that each is decoded once.
+      const from = rows?.[0] ?? 0
+      const together = from % 8 === 0 && (rows?.every((row, i) => row === from + i) ?? true)
       let indices = 0
-      if (rows) {
+      if (rows && !together) {
         indices = device.room('indices', rows.length * 4)
         memory.u32.set(rows, indices / 4)
       }
@@ -109,7 +112,7 @@ export function weightOperations(device: Device): Operations {
       device.run(
         'gather',
         work,
-        ...[out.at, columns, source, indices, count, map, factors, scratch.at, scratch.each],
+        ...[out.at, columns, source, indices, from, count, map, factors, scratch.at, scratch.each],
       )
     },
   }

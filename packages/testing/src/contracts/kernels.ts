@@ -5,6 +5,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import { type BenchOf, type OpenBench, openBench } from './kernels/bench.ts'
 import { decoderContract } from './kernels/decoder.ts'
 import { fittingContract } from './kernels/fitting.ts'
+import { gradientContract } from './kernels/gradients.ts'
 import { linearAlgebraContract } from './kernels/linear-algebra.ts'
 import { matmulContract } from './kernels/matmul.ts'
 import { memoryContract } from './kernels/memory.ts'
@@ -20,10 +21,11 @@ const GROUPS = {
   rounding: roundingContract,
   vectors: vectorContract,
   decoder: decoderContract,
+  gradients: gradientContract,
   sampling: samplingContract,
 } satisfies Record<string, (open: BenchOf) => void>
 
-/** A group of tests: `memory`, `matmul`, `linear-algebra`, `fitting`, `rounding`, `vectors`, `decoder`, `sampling`. */
+/** A group of tests: `memory`, `matmul`, `linear-algebra`, `fitting`, `rounding`, `vectors`, `decoder`, `gradients`, `sampling`. */
 export type KernelGroup = keyof typeof GROUPS
 
 export interface KernelContractOptions {
