@@ -33,6 +33,7 @@ const { values: flags } = parseArgs({
     smollm2: { type: 'string', default: env.LOWBIT_SMOLLM2 },
     text: { type: 'string', default: env.LOWBIT_TEXT },
     calibration: { type: 'string', default: env.LOWBIT_CALIBRATION },
+    windows: { type: 'string' },
     work: { type: 'string' },
     'gptqmodel-log': { type: 'string' },
   },
@@ -55,6 +56,7 @@ const settings: Settings = {
   smollm2: flags.smollm2,
   text: flags.text,
   calibration: flags.calibration,
+  windows: flags.windows ? wholeNumber('windows', flags.windows) : undefined,
   work: flags.work ? path.resolve(flags.work) : mkdtempSync(path.join(tmpdir(), 'lowbit-bench-')),
   gptqmodel: {
     log: flags['gptqmodel-log'],

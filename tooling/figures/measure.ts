@@ -13,9 +13,12 @@ import {
   loadTokenizer,
   perplexity,
 } from '@lowbit/model'
+import { palettize } from '@lowbit/palettize'
 import { parseRecipe, quantizeModel, type RecipeInput } from '@lowbit/pipeline'
 import { gptq } from '@lowbit/quantizer-gptq'
+import { gptvq, pq } from '@lowbit/quantizer-gptvq'
 import { rtn } from '@lowbit/quantizer-rtn'
+import { vptq } from '@lowbit/quantizer-vptq'
 
 export interface Setup {
   readonly model: string
@@ -64,7 +67,7 @@ export async function measurer(setup: Setup) {
         checkpoint: source,
         kernels,
         recipe: parseRecipe(recipe),
-        quantizers: [rtn, gptq],
+        quantizers: [rtn, gptq, palettize, vptq, gptvq, pq],
         format: FORMATS.find(({ name }) => name === 'lowbit')!,
         calibration,
         folder: nodeFolder(out),

@@ -24,6 +24,7 @@ export const BROWSER: readonly string[] = [
   'pipeline',
   'quantizer-rtn',
   'quantizer-gptq',
+  'palettize',
   'quantizer-vptq',
   'quantizer-gptvq',
 ]

@@ -2,14 +2,15 @@
 
 import type { Kernels, QuantizerPlugin } from '@lowbit/core'
 import { cpu } from '@lowbit/kernels-cpu'
+import { palettize } from '@lowbit/palettize'
 import { gptq } from '@lowbit/quantizer-gptq'
-import { gptvq } from '@lowbit/quantizer-gptvq'
+import { gptvq, pq } from '@lowbit/quantizer-gptvq'
 import { rtn } from '@lowbit/quantizer-rtn'
 import { vptq } from '@lowbit/quantizer-vptq'
 
 export { FORMATS } from '@lowbit/formats'
 
-export const QUANTIZERS: readonly QuantizerPlugin[] = [gptq, vptq, gptvq, rtn]
+export const QUANTIZERS: readonly QuantizerPlugin[] = [gptq, vptq, gptvq, palettize, pq, rtn]
 
 /** What `quantize` does when no method is named: the best known. */
 export const DEFAULT_METHOD = 'gptq'

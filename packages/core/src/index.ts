@@ -15,6 +15,7 @@ export {
   floatGrid,
   gridBits,
   gridLevels,
+  gridTables,
   gridValues,
   normalFloatGrid,
   signedGrid,

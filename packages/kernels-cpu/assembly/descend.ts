@@ -5,8 +5,7 @@
  * are independent: a task is 16 of them, turned on their side ([column][16 rows]).
  */
 
-import { codesAt, place, valuesAt } from './grid'
-import { four, turn, turnBack } from './feedback'
+import { four, nearest, turn, turnBack } from './feedback'
 import { fnma } from './simd'
 import { take, thread } from './threads'
 
@@ -28,6 +27,9 @@ export function descend(
   blockRows: i32,
   blocks: usize,
   grid: usize,
+  tableRows: i32,
+  tablesAcross: i32,
+  tableBlocks: usize,
   from: i32,
   to: i32,
   scratch: usize,
@@ -49,7 +51,8 @@ export function descend(
     turn(q, decoded + start, stride, high, some)
     turn(g, gradient + <usize>row * across4, across4, high, some)
     descendBlock(w, q, g, bytes, hessian, stride, damping, from, some,
-      scale, zero, across, blockRows, row, high, blocks, grid)
+      scale, zero, across, blockRows, row, high, blocks, grid,
+      tableRows, tablesAcross, tableBlocks)
     turnBack(decoded + start, q, stride, high, some)
     for (let i = 0; i < high; i++) {
       const out = codes + <usize>(row + i) * <usize>columns + <usize>from
@@ -76,11 +79,15 @@ function descendBlock(
   rows: i32,
   blocks: usize,
   grid: usize,
+  tableRows: i32,
+  tablesAcross: i32,
+  tableBlocks: usize,
 ): void {
   const last = row + rows - 1
   const lambda = f32x4.splat(damping)
   for (let j = 0; j < columns; j++) {
     const block = load<i32>(blocks + (<usize>(column + j) << 2))
+    const table = load<i32>(tableBlocks + (<usize>(column + j) << 2))
     const h = hessian + <usize>(column + j) * stride + (<usize>column << 2)
     const power = load<f32>(h + (<usize>j << 2)) + damping
     const at = <usize>j << 6
@@ -92,9 +99,8 @@ function descendBlock(
       // The damping's own part of the gradient changes with each step, so it is added here.
       const slope = fnma(lambda, f32x4.sub(old, v128.load(w + lane)), v128.load(g + lane))
       const target = power > 0 ? f32x4.add(old, f32x4.div(slope, f32x4.splat(power))) : old
-      const found = place(grid, target, s, z)
-      const value = valuesAt(grid, found, s, z)
-      store<u32>(bytes + (<usize>j << 4) + (<usize>r << 2), codesAt(grid, found))
+      const value = nearest(grid, tableRows, tablesAcross, row + (r << 2), last, table,
+        target, s, z, bytes + (<usize>j << 4) + (<usize>r << 2))
       v128.store(q + lane, value)
       const step = f32x4.sub(value, old)
       if (!v128.any_true(f32x4.ne(step, f32x4.splat(0)))) continue

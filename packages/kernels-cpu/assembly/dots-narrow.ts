@@ -1,27 +1,40 @@
-/** Bytes × bytes (dots.ts). The strict build never calls it. */
+/**
+ * Bytes × bytes (dots.ts). The strict build never calls it. `Sum` i32 sums four k at once, in one
+ * instruction where the machine has it; i16 sums pairs of k, which are widened after each block.
+ */
 
 import { put } from './put'
 import { fma } from './simd'
 import { centerOf, groupOf, groupsOf, offsetsOf, rowsOf, scalesOf } from './source'
 
-// @ts-ignore: decorator
-@inline
-function dot(codes: v128, x: v128): v128 {
-  if (ASC_FEATURE_RELAXED_SIMD) return i16x8.relaxed_dot_i8x16_i7x16_s(x, codes)
-  return codes
-}
-
-/** Two i16 sums of each of four rows → floats. */
-// @ts-ignore: decorator
-@inline
-function floats(pairs: v128): v128 {
-  return f32x4.convert_i32x4_s(i32x4.extadd_pairwise_i16x8_s(pairs))
+/**
+ * Tells how the engine makes the long product: codes have 7 bits, and what 255 gives is left to it.
+ * Four products of 255 and 127 are 65534 where pairs of them are first saturated to i16, as on x86
+ * without VNNI: there it takes three instructions, and short sums are faster. Anything else (129540,
+ * or −508 where 255 is −1) comes from one instruction, or from a machine where both take several.
+ */
+export function longProbe(code: i32, x: i32): i32 {
+  const sums = dot<i32>(i32x4.splat(0), i8x16.splat(<i8>code), i8x16.splat(<i8>x))
+  return i32x4.extract_lane(sums, 0)
 }
 
 // @ts-ignore: decorator
 @inline
-export function narrowRow(
-  bits: i32,
+function dot<Sum>(sums: v128, codes: v128, x: v128): v128 {
+  if (!ASC_FEATURE_RELAXED_SIMD) return codes
+  if (sizeof<Sum>() == 4) return i32x4.relaxed_dot_i8x16_i7x16_add_s(x, codes, sums)
+  return i16x8.add(sums, i16x8.relaxed_dot_i8x16_i7x16_s(x, codes))
+}
+
+/** The sums of each of four rows → floats. */
+// @ts-ignore: decorator
+@inline
+function floats<Sum>(sums: v128): v128 {
+  return f32x4.convert_i32x4_s(sizeof<Sum>() == 4 ? sums : i32x4.extadd_pairwise_i16x8_s(sums))
+}
+
+/** `Bits`: a type of as many bytes as a code has bits. */
+export function narrowRow<Bits, Sum>(
   codes: usize,
   x: usize,
   factors: usize,
@@ -37,7 +50,7 @@ export function narrowRow(
   const center = centerOf(source)
   let scales = scalesOf(source) + (<usize>(strip * groups) << 5)
   let shift = offsets + (<usize>(strip * groups) << 5)
-  const mask = i8x16.splat(bits == 4 ? 15 : 3)
+  const mask = i8x16.splat(sizeof<Bits>() == 4 ? 15 : 3)
   let low = f32x4.splat(0)
   let high = low
   for (let g = 0; g < groups; g++, scales += 32, sums += 4) {
@@ -47,46 +60,46 @@ export function narrowRow(
       let p = i16x8.splat(0)
       let q = p
       // Two rounds of 64 bytes: addresses are constants, and unrolled further V8 spills.
-      if (bits == 4) {
+      if (sizeof<Bits>() == 4) {
         for (let i = 0; i < 2; i++, codes += 64, x += 16) {
           let v = v128.load32_splat(x)
           let c = v128.load(codes)
-          p = i16x8.add(p, dot(v128.and(c, mask), v))
-          q = i16x8.add(q, dot(v128.and(i16x8.shr_u(c, 4), mask), v))
+          p = dot<Sum>(p, v128.and(c, mask), v)
+          q = dot<Sum>(q, v128.and(i16x8.shr_u(c, 4), mask), v)
           v = v128.load32_splat(x, 4)
           c = v128.load(codes, 16)
-          p = i16x8.add(p, dot(v128.and(c, mask), v))
-          q = i16x8.add(q, dot(v128.and(i16x8.shr_u(c, 4), mask), v))
+          p = dot<Sum>(p, v128.and(c, mask), v)
+          q = dot<Sum>(q, v128.and(i16x8.shr_u(c, 4), mask), v)
           v = v128.load32_splat(x, 8)
           c = v128.load(codes, 32)
-          p = i16x8.add(p, dot(v128.and(c, mask), v))
-          q = i16x8.add(q, dot(v128.and(i16x8.shr_u(c, 4), mask), v))
+          p = dot<Sum>(p, v128.and(c, mask), v)
+          q = dot<Sum>(q, v128.and(i16x8.shr_u(c, 4), mask), v)
           v = v128.load32_splat(x, 12)
           c = v128.load(codes, 48)
-          p = i16x8.add(p, dot(v128.and(c, mask), v))
-          q = i16x8.add(q, dot(v128.and(i16x8.shr_u(c, 4), mask), v))
+          p = dot<Sum>(p, v128.and(c, mask), v)
+          q = dot<Sum>(q, v128.and(i16x8.shr_u(c, 4), mask), v)
         }
       } else {
         for (let i = 0; i < 2; i++, codes += 32, x += 16) {
           let c = v128.load(codes)
           let v = v128.load32_splat(x)
-          p = i16x8.add(p, dot(v128.and(c, mask), v))
-          q = i16x8.add(q, dot(v128.and(i16x8.shr_u(c, 2), mask), v))
+          p = dot<Sum>(p, v128.and(c, mask), v)
+          q = dot<Sum>(q, v128.and(i16x8.shr_u(c, 2), mask), v)
           v = v128.load32_splat(x, 4)
-          p = i16x8.add(p, dot(v128.and(i16x8.shr_u(c, 4), mask), v))
-          q = i16x8.add(q, dot(v128.and(i16x8.shr_u(c, 6), mask), v))
+          p = dot<Sum>(p, v128.and(i16x8.shr_u(c, 4), mask), v)
+          q = dot<Sum>(q, v128.and(i16x8.shr_u(c, 6), mask), v)
           c = v128.load(codes, 16)
           v = v128.load32_splat(x, 8)
-          p = i16x8.add(p, dot(v128.and(c, mask), v))
-          q = i16x8.add(q, dot(v128.and(i16x8.shr_u(c, 2), mask), v))
+          p = dot<Sum>(p, v128.and(c, mask), v)
+          q = dot<Sum>(q, v128.and(i16x8.shr_u(c, 2), mask), v)
           v = v128.load32_splat(x, 12)
-          p = i16x8.add(p, dot(v128.and(i16x8.shr_u(c, 4), mask), v))
-          q = i16x8.add(q, dot(v128.and(i16x8.shr_u(c, 6), mask), v))
+          p = dot<Sum>(p, v128.and(i16x8.shr_u(c, 4), mask), v)
+          q = dot<Sum>(q, v128.and(i16x8.shr_u(c, 6), mask), v)
         }
       }
       const f = v128.load32_splat(factors)
-      a = fma(floats(p), f, a)
-      b = fma(floats(q), f, b)
+      a = fma(floats<Sum>(p), f, a)
+      b = fma(floats<Sum>(q), f, b)
     }
     low = fma(v128.load(scales), a, low)
     high = fma(v128.load(scales, 16), b, high)
@@ -101,7 +114,7 @@ export function narrowRow(
 }
 
 /** Four rows of x, of which `left` are wanted. */
-export function narrowRows(
+export function narrowRows<Sum>(
   codes: usize,
   x: usize,
   factors: usize,
@@ -149,30 +162,30 @@ export function narrowRows(
         const c = v128.load(codes)
         const d = v128.load(codes, 16)
         let v = v128.load32_splat(x)
-        p00 = i16x8.add(p00, dot(c, v))
-        p01 = i16x8.add(p01, dot(d, v))
+        p00 = dot<Sum>(p00, c, v)
+        p01 = dot<Sum>(p01, d, v)
         v = v128.load32_splat(x, 4)
-        p10 = i16x8.add(p10, dot(c, v))
-        p11 = i16x8.add(p11, dot(d, v))
+        p10 = dot<Sum>(p10, c, v)
+        p11 = dot<Sum>(p11, d, v)
         v = v128.load32_splat(x, 8)
-        p20 = i16x8.add(p20, dot(c, v))
-        p21 = i16x8.add(p21, dot(d, v))
+        p20 = dot<Sum>(p20, c, v)
+        p21 = dot<Sum>(p21, d, v)
         v = v128.load32_splat(x, 12)
-        p30 = i16x8.add(p30, dot(c, v))
-        p31 = i16x8.add(p31, dot(d, v))
+        p30 = dot<Sum>(p30, c, v)
+        p31 = dot<Sum>(p31, d, v)
       }
       let f = v128.load32_splat(factors)
-      a00 = fma(floats(p00), f, a00)
-      a01 = fma(floats(p01), f, a01)
+      a00 = fma(floats<Sum>(p00), f, a00)
+      a01 = fma(floats<Sum>(p01), f, a01)
       f = v128.load32_splat(factors, 4)
-      a10 = fma(floats(p10), f, a10)
-      a11 = fma(floats(p11), f, a11)
+      a10 = fma(floats<Sum>(p10), f, a10)
+      a11 = fma(floats<Sum>(p11), f, a11)
       f = v128.load32_splat(factors, 8)
-      a20 = fma(floats(p20), f, a20)
-      a21 = fma(floats(p21), f, a21)
+      a20 = fma(floats<Sum>(p20), f, a20)
+      a21 = fma(floats<Sum>(p21), f, a21)
       f = v128.load32_splat(factors, 12)
-      a30 = fma(floats(p30), f, a30)
-      a31 = fma(floats(p31), f, a31)
+      a30 = fma(floats<Sum>(p30), f, a30)
+      a31 = fma(floats<Sum>(p31), f, a31)
     }
     const low = v128.load(scales)
     const high = v128.load(scales, 16)
@@ -202,9 +215,9 @@ export function narrowRows(
       s31 = fma(o1, s, s31)
     }
   }
-  const rows = rowsOf(source)
-  put(out, strip << 3, rows, s00, s01, add)
-  if (left > 1) put(out + stride, strip << 3, rows, s10, s11, add)
-  if (left > 2) put(out + stride * 2, strip << 3, rows, s20, s21, add)
-  if (left > 3) put(out + stride * 3, strip << 3, rows, s30, s31, add)
+  const height = rowsOf(source)
+  put(out, strip << 3, height, s00, s01, add)
+  if (left > 1) put(out + stride, strip << 3, height, s10, s11, add)
+  if (left > 2) put(out + stride * 2, strip << 3, height, s20, s21, add)
+  if (left > 3) put(out + stride * 3, strip << 3, height, s30, s31, add)
 }

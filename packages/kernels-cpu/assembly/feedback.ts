@@ -5,7 +5,15 @@
  * later columns of the 96 rows take the block's errors (later.ts).
  */
 
-import { codesAt, place, valuesAt } from './grid'
+import {
+  codesAt,
+  codesAtRows,
+  place,
+  placeRows,
+  tableAt,
+  valuesAt,
+  valuesAtRows,
+} from './grid'
 import { BLOCK, feedLater, ROWS } from './later'
 import { fnma } from './simd'
 import { take, thread } from './threads'
@@ -14,7 +22,10 @@ import { take, thread } from './threads'
 const SIDE: usize = BLOCK * 16 * 4
 const CODES: usize = BLOCK * 16
 
-/** `blocks`: for each column the column of its scale. */
+/**
+ * `blocks`: for each column the column of its scale. `tableRows` rows share a table, of which there are
+ * `tablesAcross` for the columns; `tableBlocks`: for each column which of them.
+ */
 export function feedback(
   codes: usize,
   weight: usize,
@@ -27,6 +38,9 @@ export function feedback(
   blockRows: i32,
   blocks: usize,
   grid: usize,
+  tableRows: i32,
+  tablesAcross: i32,
+  tableBlocks: usize,
   from: i32,
   to: i32,
   scratch: usize,
@@ -48,7 +62,8 @@ export function feedback(
         const at = weight + <usize>row * stride + (<usize>column << 2)
         turn(side, at, stride, high, some)
         roundBlock(side, bytes, errors + <usize>(r << 2), factor, stride, column, some,
-          scale, zero, across, blockRows, row, high, blocks, grid)
+          scale, zero, across, blockRows, row, high, blocks, grid,
+          tableRows, tablesAcross, tableBlocks)
         turnBack(at, side, stride, high, some)
         for (let i = 0; i < high; i++) {
           const out = codes + <usize>(row + i) * <usize>columns + <usize>column
@@ -107,6 +122,9 @@ function roundBlock(
   rows: i32,
   blocks: usize,
   grid: usize,
+  tableRows: i32,
+  tablesAcross: i32,
+  tableBlocks: usize,
 ): void {
   const last = row + rows - 1
   let block = -1
@@ -139,10 +157,14 @@ function roundBlock(
     const w = side + (<usize>j << 6)
     const e = errors + <usize>j * (ROWS * 4)
     const c = bytes + (<usize>j << 4)
-    const e0 = roundFour(grid, w, c, e, s0, z0, d)
-    const e1 = roundFour(grid, w + 16, c + 4, e + 16, s1, z1, d)
-    const e2 = roundFour(grid, w + 32, c + 8, e + 32, s2, z2, d)
-    const e3 = roundFour(grid, w + 48, c + 12, e + 48, s3, z3, d)
+    const t = load<i32>(tableBlocks + (<usize>(column + j) << 2))
+    const e0 = roundFour(grid, tableRows, tablesAcross, row, last, t, w, c, e, s0, z0, d)
+    const e1 = roundFour(grid, tableRows, tablesAcross, row + 4, last, t,
+      w + 16, c + 4, e + 16, s1, z1, d)
+    const e2 = roundFour(grid, tableRows, tablesAcross, row + 8, last, t,
+      w + 32, c + 8, e + 32, s2, z2, d)
+    const e3 = roundFour(grid, tableRows, tablesAcross, row + 12, last, t,
+      w + 48, c + 12, e + 48, s3, z3, d)
     let p = w + 64
     const end = columns - j
     for (let k = 1; k < end; k++, p += 64) {
@@ -160,6 +182,11 @@ function roundBlock(
 @inline
 function roundFour(
   grid: usize,
+  tableRows: i32,
+  tablesAcross: i32,
+  row: i32,
+  last: i32,
+  block: i32,
   p: usize,
   codes: usize,
   errors: usize,
@@ -168,11 +195,38 @@ function roundFour(
   d: v128,
 ): v128 {
   const w = v128.load(p)
-  const at = place(grid, w, s, z)
-  const q = valuesAt(grid, at, s, z)
+  const q = nearest(grid, tableRows, tablesAcross, row, last, block, w, s, z, codes)
   const e = f32x4.div(f32x4.sub(w, q), d)
-  store<u32>(codes, codesAt(grid, at))
   v128.store(p, q)
   v128.store(errors, e)
   return e
+}
+
+/** The values nearest to w for four rows of one column, from `row` on; their codes go to `codes`. */
+// @ts-ignore: decorator
+@inline
+export function nearest(
+  grid: usize,
+  tableRows: i32,
+  tablesAcross: i32,
+  row: i32,
+  last: i32,
+  block: i32,
+  w: v128,
+  s: v128,
+  z: v128,
+  codes: usize,
+): v128 {
+  const first = tableAt(grid, tableRows, tablesAcross, min(row, last), block)
+  const fourth = tableAt(grid, tableRows, tablesAcross, min(row + 3, last), block)
+  if (first == fourth) {
+    const at = place(first, w, s, z)
+    store<u32>(codes, codesAt(first, at))
+    return valuesAt(first, at, s, z)
+  }
+  const second = tableAt(grid, tableRows, tablesAcross, min(row + 1, last), block)
+  const third = tableAt(grid, tableRows, tablesAcross, min(row + 2, last), block)
+  const at = placeRows(first, second, third, fourth, w, s, z)
+  store<u32>(codes, codesAtRows(first, second, third, fourth, at))
+  return valuesAtRows(first, second, third, fourth, at, s, z)
 }

@@ -8,6 +8,7 @@ import {
   lowestOf,
   place,
   stepOf,
+  tableAt,
   valuesAt,
 } from './grid'
 import { largest, loadSome, storeSome, sum } from './simd'
@@ -214,24 +215,33 @@ export function round(
   blockRows: i32,
   blockColumns: i32,
   grid: usize,
+  tableRows: i32,
+  tableColumns: i32,
 ): void {
   const across = (columns + blockColumns - 1) / blockColumns
+  const tablesAcross = (columns + tableColumns - 1) / tableColumns
   for (let row = take(); row < rows; row = take()) {
     const start = <usize>row * <usize>columns
-    for (let block = 0; block < across; block++) {
+    let column = 0
+    while (column < columns) {
+      const block = column / blockColumns
+      const tableBlock = column / tableColumns
       const at = <usize>((row / blockRows) * across + block) << 2
       const s = v128.load32_splat(scale + at)
       const z = zero ? v128.load32_splat(zero + at) : f32x4.splat(0)
-      const end = min((block + 1) * blockColumns, columns)
-      for (let column = block * blockColumns; column < end; column += 4) {
+      const table = tableAt(grid, tableRows, tablesAcross, row, tableBlock)
+      // As far as both scale and table stay the same.
+      const end = min(columns, min((block + 1) * blockColumns, (tableBlock + 1) * tableColumns))
+      for (; column < end; column += 4) {
         const left = end - column
         const index = start + <usize>column
-        const where = place(grid, loadSome(weight + (index << 2), left), s, z)
-        const four = codesAt(grid, where)
+        const where = place(table, loadSome(weight + (index << 2), left), s, z)
+        const four = codesAt(table, where)
         if (left >= 4) store<u32>(codes + index, four)
         else for (let i = 0; i < left; i++) store<u8>(codes + index + i, <u8>(four >> (i << 3)))
-        if (decoded) storeSome(decoded + (index << 2), valuesAt(grid, where, s, z), left)
+        if (decoded) storeSome(decoded + (index << 2), valuesAt(table, where, s, z), left)
       }
+      column = end
     }
   }
 }

@@ -5,13 +5,10 @@
  * block by block, whatever the chunks.
  */
 
-import { fill } from './panel'
+import { BLOCK, fill, PANEL } from './panel'
 import { dataOf, F32, kindOf, strideOf } from './source'
 import { take, thread } from './threads'
 import { edgeTile, HIGH } from './tile'
-
-/** k at a time: a panel of b is then 8 KiB, two of them and one of a stay in the first cache. */
-const BLOCK = 256
 
 /** Only the tiles that touch out's upper triangle are wanted; `shift` is out's first row. */
 const UPPER = 1
@@ -19,7 +16,7 @@ const UPPER = 1
 const UPPER_B = 2
 
 /**
- * `scratch`: for each thread `room` bytes: chunk × 256 floats and 192 bytes. `stride`: bytes from
+ * `scratch`: for each thread `room` bytes: 192, a panel's, and chunk × 256 floats. `stride`: bytes from
  * row to row of out. `chunk` is a multiple of 8 and does not affect the result.
  */
 export function gemm(
@@ -38,7 +35,8 @@ export function gemm(
   room: usize,
 ): void {
   const spare = scratch + thread * room
-  const panels = spare + 192
+  const parts = spare + 192
+  const panels = parts + PANEL
   const dense = kindOf(source) == F32
   const tasks = (columns + chunk - 1) / chunk
   for (let task = take(); task < tasks; task = take()) {
@@ -56,7 +54,7 @@ export function gemm(
         b = dataOf(source) + <usize>(first >> 3) * size + (<usize>k << 5)
       } else {
         for (let n = first; n < last; n += 8) {
-          fill(panels + <usize>((n - first) >> 3) * size, source, n >> 3, k, k + some)
+          fill(panels + <usize>((n - first) >> 3) * size, source, n >> 3, k, k + some, parts)
         }
       }
       for (let row = 0; row < end; row += HIGH) {

@@ -6,14 +6,13 @@ import { fma } from './simd'
 import {
   centerOf,
   dataOf,
-  depthOf,
   groupOf,
   groupsOf,
   offsetsOf,
   rowsOf,
   scalesOf,
   strideOf,
-  tableOf,
+  tableAt,
 } from './source'
 
 // @ts-ignore: decorator
@@ -24,6 +23,7 @@ export function rowsOfCodes(
   out: usize,
   stride: usize,
   x: usize,
+  next: usize,
   rows: i32,
   source: usize,
   sums: usize,
@@ -32,9 +32,9 @@ export function rowsOfCodes(
   to: i32,
 ): void {
   if (rows == 1 || table) codesOne(bits, table, out, x, source, sums, add, from, to)
-  else if (rows == 2) codesSome(bits, 2, out, stride, x, source, sums, add, from, to)
-  else if (rows == 3) codesSome(bits, 3, out, stride, x, source, sums, add, from, to)
-  else codesSome(bits, 4, out, stride, x, source, sums, add, from, to)
+  else if (rows == 2) codesSome(bits, 2, out, stride, x, next, source, sums, add, from, to)
+  else if (rows == 3) codesSome(bits, 3, out, stride, x, next, source, sums, add, from, to)
+  else codesSome(bits, 4, out, stride, x, next, source, sums, add, from, to)
 }
 
 /** Column j of a quarter, whose bytes are `v` and whose address, for 256 entries, is `p`. */
@@ -74,23 +74,24 @@ function codesOne(
   const groups = groupsOf(source)
   const offsets = offsetsOf(source)
   const center = centerOf(source)
-  const entries = tableOf(source)
+  let entries: usize = 0
   let t0 = i32x4.splat(0)
   let t1 = t0
   let t2 = t0
   let t3 = t0
-  if (table == 16) {
-    t0 = v128.load(entries)
-    t1 = v128.load(entries, 16)
-    t2 = v128.load(entries, 32)
-    t3 = v128.load(entries, 48)
-  }
   for (let strip = from; strip < to; strip++) {
     const data = dataOf(source) + <usize>strip * strideOf(source)
     let low = f32x4.splat(0)
     let high = low
     let k = 0
     for (let g = 0; g < groups; g++) {
+      if (table) entries = tableAt(source, strip << 3, g)
+      if (table == 16) {
+        t0 = v128.load(entries)
+        t1 = v128.load(entries, 16)
+        t2 = v128.load(entries, 32)
+        t3 = v128.load(entries, 48)
+      }
       let a0 = f32x4.splat(0)
       let a1 = a0
       let b0 = a0
@@ -150,6 +151,7 @@ function codesSome(
   out: usize,
   stride: usize,
   x: usize,
+  next: usize,
   source: usize,
   sums: usize,
   add: i32,
@@ -160,7 +162,6 @@ function codesSome(
   const groups = groupsOf(source)
   const offsets = offsetsOf(source)
   const center = centerOf(source)
-  const next = <usize>depthOf(source) << 2
   const nextSums = <usize>groups << 2
   const rows = rowsOf(source)
   for (let strip = from; strip < to; strip++) {

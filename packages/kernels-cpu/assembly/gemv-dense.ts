@@ -11,6 +11,7 @@ export function rowsOfDense(
   out: usize,
   stride: usize,
   x: usize,
+  next: usize,
   rows: i32,
   source: usize,
   add: i32,
@@ -18,9 +19,9 @@ export function rowsOfDense(
   to: i32,
 ): void {
   if (rows == 1) denseOne(kind, out, x, source, add, from, to)
-  else if (rows == 2) denseSome(kind, 2, out, stride, x, source, add, from, to)
-  else if (rows == 3) denseSome(kind, 3, out, stride, x, source, add, from, to)
-  else denseSome(kind, 4, out, stride, x, source, add, from, to)
+  else if (rows == 2) denseSome(kind, 2, out, stride, x, next, source, add, from, to)
+  else if (rows == 3) denseSome(kind, 3, out, stride, x, next, source, add, from, to)
+  else denseSome(kind, 4, out, stride, x, next, source, add, from, to)
 }
 
 /** Four rows of a dense strip at k; f32 strips have 32 bytes for each k, the others 16. */
@@ -90,6 +91,7 @@ function denseSome(
   out: usize,
   stride: usize,
   x: usize,
+  next: usize,
   source: usize,
   add: i32,
   from: i32,
@@ -97,7 +99,6 @@ function denseSome(
 ): void {
   const depth = depthOf(source)
   const step: usize = kind == F32 ? 32 : 16
-  const next = <usize>depth << 2
   const rows = rowsOf(source)
   for (let strip = from; strip < to; strip++) {
     let p = dataOf(source) + <usize>strip * strideOf(source)

@@ -8,7 +8,12 @@
  * Tables are kept sorted: the rank of v is how many thresholds it exceeds, values[rank] (f32) is
  * its nearest entry and codes[rank] (u8) that entry's code. Ties are settled by where the
  * thresholds are.
+ *
+ * A grid with a table for each block of the weight is as many descriptors, one after the other,
+ * counted row by row of blocks.
  */
+
+const SIZE = 36
 
 /**
  * Codes are nearest(v) − lowest: whole numbers, so that ties go to the even multiple of the scale.
@@ -66,14 +71,14 @@ function ranks(grid: usize, v: v128): v128 {
   return i32x4.replace_lane(rank, 3, search(thresholds, count, f32x4.extract_lane(v, 3)))
 }
 
+/** Without branches: where a weight falls can't be predicted. */
 function search(thresholds: usize, count: i32, v: f32): i32 {
   let low = 0
   while (count > 0) {
     const half = count >> 1
-    if (v > load<f32>(thresholds + (<usize>(low + half) << 2))) {
-      low += half + 1
-      count -= half + 1
-    } else count = half
+    const over = v > load<f32>(thresholds + (<usize>(low + half) << 2))
+    low = select<i32>(low + half + 1, low, over)
+    count = select<i32>(count - half - 1, half, over)
   }
   return low
 }
@@ -131,4 +136,51 @@ export function codesAt(grid: usize, at: v128): u32 {
   const c = i32x4.trunc_sat_f32x4_u(at)
   const narrow = i16x8.narrow_i32x4_u(c, c)
   return <u32>i32x4.extract_lane(i8x16.narrow_i16x8_u(narrow, narrow), 0)
+}
+
+/** The descriptor that row `row` and block of columns `block` have of a grid with several tables. */
+// @ts-ignore: decorator
+@inline
+export function tableAt(grid: usize, tableRows: i32, across: i32, row: i32, block: i32): usize {
+  return grid + <usize>((row / tableRows) * across + block) * SIZE
+}
+
+/** `place` for four rows of one column that lie in different tables. */
+export function placeRows(
+  a: usize,
+  b: usize,
+  c: usize,
+  d: usize,
+  w: v128,
+  s: v128,
+  z: v128,
+): v128 {
+  const low = v128.shuffle<i32>(place(a, w, s, z), place(b, w, s, z), 0, 5, 2, 7)
+  const high = v128.shuffle<i32>(place(c, w, s, z), place(d, w, s, z), 0, 5, 2, 7)
+  return v128.shuffle<i32>(low, high, 0, 1, 6, 7)
+}
+
+export function valuesAtRows(
+  a: usize,
+  b: usize,
+  c: usize,
+  d: usize,
+  at: v128,
+  s: v128,
+  z: v128,
+): v128 {
+  // Each table is asked for its own lane alone: another's rank may lie past its end.
+  let v = f32x4.splat(f32x4.extract_lane(valuesAt(a, v128.shuffle<i32>(at, at, 0, 0, 0, 0), s, z), 0))
+  v = f32x4.replace_lane(v, 1, f32x4.extract_lane(valuesAt(b, v128.shuffle<i32>(at, at, 1, 1, 1, 1), s, z), 1))
+  v = f32x4.replace_lane(v, 2, f32x4.extract_lane(valuesAt(c, v128.shuffle<i32>(at, at, 2, 2, 2, 2), s, z), 2))
+  return f32x4.replace_lane(v, 3, f32x4.extract_lane(valuesAt(d, v128.shuffle<i32>(at, at, 3, 3, 3, 3), s, z), 3))
+}
+
+export function codesAtRows(a: usize, b: usize, c: usize, d: usize, at: v128): u32 {
+  return (
+    (codesAt(a, v128.shuffle<i32>(at, at, 0, 0, 0, 0)) & 0xff) |
+    (codesAt(b, v128.shuffle<i32>(at, at, 1, 1, 1, 1)) & 0xff00) |
+    (codesAt(c, v128.shuffle<i32>(at, at, 2, 2, 2, 2)) & 0xff0000) |
+    (codesAt(d, v128.shuffle<i32>(at, at, 3, 3, 3, 3)) & 0xff000000)
+  )
 }

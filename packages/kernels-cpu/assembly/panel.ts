@@ -1,5 +1,6 @@
 /** Fills the packed right-hand panel of the GEMM, [k][8] floats, from any source. */
 
+import { fillIn, fillOut } from './codebook'
 import { entries16, entries256, integers, quarter } from './codes'
 import { fma, loadBfloats, loadHalves } from './simd'
 import {
@@ -7,26 +8,83 @@ import {
   centerOf,
   COLUMNS,
   dataOf,
+  depthOf,
   F16,
   F32,
   groupOf,
   groupsOf,
+  IN,
   INTEGER2,
   INTEGER4,
   INTEGER8,
   kindOf,
   offsetsOf,
+  OUT,
   ROWS,
   rowsOf,
   scalesOf,
   strideOf,
+  SUM,
   TABLE2,
   TABLE4,
-  tableOf,
+  TABLE8,
+  wideOf,
+  tableAt,
 } from './source'
 
-/** Rows `strip`·8 … of the source for k in [from, to). */
-export function fill(panel: usize, source: usize, strip: i32, from: i32, to: i32): void {
+/** k at a time: a panel is then 8 KiB, two of them and one of the left side stay in the first cache. */
+export const BLOCK = 256
+/** Bytes of room that a sum of parts needs: a panel. */
+export const PANEL: usize = BLOCK * 32
+
+/** Rows `strip`·8 … of the source for k in [from, to). `room`: PANEL bytes for sums. */
+export function fill(
+  panel: usize,
+  source: usize,
+  strip: i32,
+  from: i32,
+  to: i32,
+  room: usize,
+): void {
+  if (kindOf(source) == SUM) fillSum(panel, source, strip, from, to, room)
+  else fillPart(panel, source, strip, from, to)
+}
+
+/** The first part that covers all of it is decoded in place, others are added. */
+function fillSum(
+  panel: usize,
+  source: usize,
+  strip: i32,
+  from: i32,
+  to: i32,
+  room: usize,
+): void {
+  const parts = groupsOf(source)
+  let begun = false
+  for (let i = 0; i < parts; i++) {
+    const part = load<usize>(dataOf(source) + <usize>(i << 3))
+    const at = load<i32>(dataOf(source) + <usize>(i << 3), 4)
+    const first = max(from, at)
+    const last = min(to, at + depthOf(part))
+    if (first >= last) continue
+    if (!begun && first == from && last == to) {
+      fillPart(panel, part, strip, from - at, to - at)
+      begun = true
+      continue
+    }
+    if (!begun) memory.fill(panel, 0, <usize>(to - from) << 5)
+    begun = true
+    fillPart(room, part, strip, first - at, last - at)
+    const out = panel + (<usize>(first - from) << 5)
+    const size = <usize>(last - first) << 5
+    for (let p: usize = 0; p < size; p += 16) {
+      v128.store(out + p, f32x4.add(v128.load(out + p), v128.load(room + p)))
+    }
+  }
+  if (!begun) memory.fill(panel, 0, <usize>(to - from) << 5)
+}
+
+function fillPart(panel: usize, source: usize, strip: i32, from: i32, to: i32): void {
   const kind = kindOf(source)
   if (kind == INTEGER4) fillCodes(4, 0, panel, source, strip, from, to)
   else if (kind == INTEGER8) fillCodes(8, 0, panel, source, strip, from, to)
@@ -38,7 +96,14 @@ export function fill(panel: usize, source: usize, strip: i32, from: i32, to: i32
   else if (kind == F32) fillStrip(panel, source, strip, from, to)
   else if (kind == F16) fillHalves(0, panel, source, strip, from, to)
   else if (kind == BF16) fillHalves(1, panel, source, strip, from, to)
-  else fillCodes(8, 256, panel, source, strip, from, to)
+  else if (kind == TABLE8) fillCodes(8, 256, panel, source, strip, from, to)
+  else if (kind == OUT) {
+    if (wideOf(source) == 1) fillOut(1, panel, source, strip, from, to)
+    else fillOut(2, panel, source, strip, from, to)
+  } else {
+    if (wideOf(source) == 1) fillIn(1, panel, source, strip, from, to)
+    else fillIn(2, panel, source, strip, from, to)
+  }
 }
 
 function fillRows(panel: usize, source: usize, strip: i32, from: i32, to: i32): void {
@@ -123,20 +188,21 @@ function fillCodes(
   const group = groupOf(source)
   const offsets = offsetsOf(source)
   const center = f32x4.splat(centerOf(source))
-  const entries = tableOf(source)
+  let entries: usize = 0
   let t0 = i32x4.splat(0)
   let t1 = t0
   let t2 = t0
   let t3 = t0
-  if (table == 16) {
-    t0 = v128.load(entries)
-    t1 = v128.load(entries, 16)
-    t2 = v128.load(entries, 32)
-    t3 = v128.load(entries, 48)
-  }
   let g = from / group
   let k = from
   while (k < to) {
+    if (table) entries = tableAt(source, strip << 3, g)
+    if (table == 16) {
+      t0 = v128.load(entries)
+      t1 = v128.load(entries, 16)
+      t2 = v128.load(entries, 32)
+      t3 = v128.load(entries, 48)
+    }
     const at = <usize>(strip * groupsOf(source) + g) << 5
     const s0 = v128.load(scalesOf(source) + at)
     const s1 = v128.load(scalesOf(source) + at, 16)

@@ -1,13 +1,13 @@
 /** Decoded rows of a weight (an embedding), in the order of the input features. */
 
-import { fill } from './panel'
+import { BLOCK, fill, PANEL } from './panel'
 import { depthOf } from './source'
 import { take, thread } from './threads'
 
 /**
  * out[i] = W[indices[i]], or W[from + i] with indices 0 and `from` a multiple of 8. `map`: feature of
- * each stored column, −1 padding; 0: as stored. `factors`: one for each feature, or 0. `scratch`: 64 × 8
- * floats for each thread.
+ * each stored column, −1 padding; 0: as stored. `factors`: one for each feature, or 0. `scratch`: two
+ * panels for each thread.
  */
 export function gather(
   out: usize,
@@ -23,18 +23,21 @@ export function gather(
 ): void {
   const depth = depthOf(source)
   const panel = scratch + thread * room
+  const parts = panel + PANEL
   // Without indices a task is a strip, so that it is decoded once.
   const some = indices ? 1 : 8
   const tasks = (count + some - 1) / some
   for (let task = take(); task < tasks; task = take()) {
     const first = indices ? load<i32>(indices + (<usize>task << 2)) : from + (task << 3)
-    for (let k = 0; k < depth; k += 64) {
-      const end = min(k + 64, depth)
-      fill(panel, source, first >> 3, k, end)
+    for (let k = 0; k < depth; k += BLOCK) {
+      const end = min(k + BLOCK, depth)
+      fill(panel, source, first >> 3, k, end, parts)
       for (let i = 0; i < some; i++) {
         const at = task * some + i
         if (at >= count) break
         const row = out + <usize>at * (<usize>columns << 2)
+        // Columns that no stage covers are zeros.
+        if (map && k == 0) memory.fill(row, 0, <usize>columns << 2)
         let p = panel + <usize>(((first & 7) + i) << 2)
         for (let j = k; j < end; j++, p += 32) {
           const feature = map ? load<i32>(map + (<usize>j << 2)) : j

@@ -1,5 +1,5 @@
 /**
- * The right-hand side of a multiplication, described in memory by eleven 32-bit fields (the host's
+ * The right-hand side of a multiplication, described in memory by eighteen 32-bit fields (the host's
  * src/weights/source.ts writes the same). Weights are kept in strips: 8 rows (outputs) side by side
  * for all k, so that rows are vector lanes and x is what gets splatted.
  *
@@ -7,10 +7,13 @@
  *   codes           [strip][k / 4][…16 bytes…], see codes.ts
  *   ROWS            a plain tensor b[n][k]
  *   COLUMNS         a plain tensor b[k][n]
+ *   OUT, IN         codes of vectors, see codebook.ts
+ *   SUM             `groups` pairs [source, first k]: parts, each over some of the columns
  *
  * Codes have blocks of `group` columns; a weight is scale · (value + center) + offset, with 8
  * scales and, if any, offsets for each strip and group: [strip][group][8]. Where there are offsets
- * the center, one number for the whole matrix, is 0.
+ * the center, one number for the whole matrix, is 0. Tables belong to blocks of `tableRows` rows ×
+ * `tableGroups` groups, `tablesAcross` in a row of blocks.
  */
 
 export const F32 = 0
@@ -24,6 +27,11 @@ export const INTEGER8 = 7
 export const TABLE2 = 8
 export const TABLE4 = 9
 export const TABLE8 = 10
+/** Vectors of `length` rows of one column. */
+export const OUT = 11
+/** Vectors of `length` columns of one row. */
+export const IN = 12
+export const SUM = 13
 
 // @ts-ignore: decorator
 @inline
@@ -83,10 +91,33 @@ export function offsetsOf(source: usize): usize {
   return load<usize>(source, 32)
 }
 
+/** The table of a row (of whole strips, or of vectors) in group g. */
 // @ts-ignore: decorator
 @inline
-export function tableOf(source: usize): usize {
-  return load<usize>(source, 36)
+export function tableAt(source: usize, row: i32, g: i32): usize {
+  const block = (row / load<i32>(source, 44)) * load<i32>(source, 48) + g / load<i32>(source, 52)
+  return load<usize>(source, 36) + <usize>block * load<usize>(source, 56)
+}
+
+/** Weights of a vector. */
+// @ts-ignore: decorator
+@inline
+export function lengthOf(source: usize): i32 {
+  return load<i32>(source, 60)
+}
+
+/** Bytes of a vector's code: 1 or 2. */
+// @ts-ignore: decorator
+@inline
+export function wideOf(source: usize): i32 {
+  return load<i32>(source, 64)
+}
+
+/** Bytes of a table's entry. */
+// @ts-ignore: decorator
+@inline
+export function pitchOf(source: usize): usize {
+  return load<usize>(source, 68)
 }
 
 // @ts-ignore: decorator

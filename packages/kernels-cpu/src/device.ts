@@ -8,6 +8,8 @@ export interface Device {
   readonly threads: number
   /** Whether the module is the one with relaxed SIMD. */
   readonly relaxed: boolean
+  /** Whether products of bytes are best summed in 32 bits at once (assembly/dots-narrow.ts). */
+  readonly longSums: boolean
   /** Rows of a packed panel (assembly/tile.ts). */
   readonly panelRows: number
   /**
@@ -26,6 +28,9 @@ export interface Device {
 }
 
 const SMALL = 50_000
+
+/** Four products of 255 and 127, in pairs that stop at 32,767. */
+const SATURATED = 2 * 32_767
 
 export function createDevice(memory: Memory, threads: Threads, relaxed: boolean): Device {
   const rooms = new Map<string, { at: number; bytes: number }>()
@@ -49,6 +54,7 @@ export function createDevice(memory: Memory, threads: Threads, relaxed: boolean)
     memory,
     threads: threads.count,
     relaxed,
+    longSums: relaxed && threads.call('longProbe', false, [255, 127]) !== SATURATED,
     panelRows: threads.call('panelRows', false, []),
     run: (name, work, ...args) => threads.call(name, work > SMALL, args),
     room,

@@ -1,7 +1,13 @@
 export { type ConvertJob, convertModel } from './job/convert-model.ts'
 export type { QuantizeJob } from './job/job.ts'
 export { quantizeModel } from './job/quantize-model.ts'
-export type { ModuleReport, QuantizeEvent, QuantizeReport } from './job/report.ts'
+export {
+  type ModuleReport,
+  type QuantizeEvent,
+  type QuantizeReport,
+  RUINED,
+  ruinedModules,
+} from './job/report.ts'
 export {
   parseRecipe,
   parseYamlRecipe,

@@ -1,2 +1,3 @@
 export { gptvq } from './gptvq.ts'
 export { gptvqOptions } from './options.ts'
+export { pq, pqOptions } from './pq.ts'

@@ -2,7 +2,7 @@
 
 import { LowbitError, shareOption } from '@lowbit/core'
 import * as z from 'zod'
-import { shapeForBits } from './rates.ts'
+import { type MatrixShape, shapeForBits } from './rates.ts'
 
 const entries = z.int().min(1).max(65536)
 
@@ -85,7 +85,7 @@ export interface VectorShape {
   readonly entries: number
 }
 
-/** Options with every choice made. */
+/** Options that go with each other; with the shape of its vectors once the matrices are known. */
 export interface VptqScheme extends VptqOptions {
   readonly main: VectorShape
   readonly residual?: VectorShape
@@ -93,19 +93,29 @@ export interface VptqScheme extends VptqOptions {
   readonly label: string
 }
 
-export function vptqScheme(options: VptqOptions): VptqScheme {
+/** What a matrix too small for its own codebook gets. */
+const SMALLEST: VectorShape = { length: 4, entries: 16 }
+
+/** Refuses options that contradict each other, and says what they come to for these matrices. */
+export function vptqScheme(options: VptqOptions, matrices?: readonly MatrixShape[]): VptqScheme {
   const refuse = (option: string, why: string): never => {
     throw new LowbitError('bad-option', `vptq: ${why}`, { option })
   }
   const { vectorLength, centroids, residualCentroids, outliers } = options
-  const chosen = shapeForBits(options.bits)
   if ((vectorLength === undefined) !== (centroids === undefined)) {
     const [given, other] = vectorLength
       ? ['vectorLength', 'centroids']
       : ['centroids', 'vectorLength']
     refuse(other, `${given} needs ${other} beside it; or give bits alone`)
   }
-  const main = { length: vectorLength ?? chosen.length, entries: centroids ?? chosen.entries }
+  // Before the matrices are known a large square one stands for them.
+  const main =
+    vectorLength && centroids
+      ? { length: vectorLength, entries: centroids }
+      : (shapeForBits(options, matrices ?? [{ rows: 4096, columns: 4096 }]) ?? SMALLEST)
+  if (main === SMALLEST && matrices && options.tables === 'checkpoint' && matrices.length > 1) {
+    refuse('bits', `${options.bits} bits hold not even the scales and the smallest codebook`)
+  }
   if (options.groups > 1 && options.tables === 'checkpoint') {
     refuse('groups', 'groups of columns have codebooks of their own: they need tables matrix')
   }

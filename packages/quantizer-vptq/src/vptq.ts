@@ -37,18 +37,23 @@ export const vptq = definePlugin(
   },
   (options): Quantizer => {
     const scheme = vptqScheme(options)
-    const quantizer = (shared?: Tables): Quantizer => ({
+    const quantizer = (scheme: VptqScheme, shared?: Tables): Quantizer => ({
       kind: 'quantizer',
       name: 'vptq',
       options,
       needs: { hessian: true },
       label: scheme.label,
-      quantize: (input) => quantize(input, scheme, shared),
+      // Without shared tables each matrix has vectors that fit its own size.
+      quantize: (input) =>
+        quantize(input, shared ? scheme : vptqScheme(options, [input.weight]), shared),
     })
-    if (scheme.tables === 'matrix') return quantizer()
+    if (scheme.tables === 'matrix') return quantizer(scheme)
     return {
-      ...quantizer(),
-      prepare: async (input) => quantizer(await fitSharedTables(input, scheme)),
+      ...quantizer(scheme),
+      async prepare(input) {
+        const known = vptqScheme(options, input.weights)
+        return quantizer(known, await fitSharedTables(input, known))
+      },
     }
   },
 )

@@ -11,6 +11,8 @@ export interface Settings {
   readonly text?: string
   /** For GPTQ. */
   readonly calibration?: string
+  /** Windows of it; 8 and 32 where not given. */
+  readonly windows?: number
   /** Where prepared models go; emptied at the end unless it was given. */
   readonly work: string
   readonly gptqmodel: {

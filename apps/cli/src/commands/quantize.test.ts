@@ -62,6 +62,37 @@ describe('quantize', () => {
     expect(stderr).toMatch(/block 5, mean error/)
   })
 
+  it('palettes: fewer flags, counted tables, and a warning where outputs are lost', async () => {
+    const out = path.join(temporaryFolder(), 'out')
+    const few = ['--samples', '1', '--json', '--out', out]
+    const fine = ['quantize', 'demo', '--method', 'palettize', '--bits', '3', ...few]
+    const { code, stdout, stderr } = await runCli(fine)
+    expect(code).toBe(0)
+    const { bitsPerWeight, layers } = JSON.parse(stdout)
+    // 3 bits and 8 values of f16 for each of 42 matrices.
+    const weights = layers.reduce(
+      (sum: number, l: Json) => sum + Number(l.rows) * Number(l.columns),
+      0,
+    )
+    expect(bitsPerWeight).toBeCloseTo(3 + (42 * 8 * 16) / weights, 9)
+    expect(stderr).not.toMatch(/ruin/)
+    const rough = ['quantize', 'demo', '--method', 'palettize', '--bits', '1', '--mode', 'uniform']
+    const lost = await runCli([...rough, ...few, '--overwrite'])
+    expect(lost.code).toBe(0)
+    expect(lost.stderr).toMatch(
+      /mlp.*_proj loses \d+.* of its output's power.*more bits.*--outliers/,
+    )
+  })
+
+  it('palettes by sensitivity say that nobody has measured it', async () => {
+    const out = path.join(temporaryFolder(), 'out')
+    const words = ['quantize', 'demo', '--method', 'palettize', '--mode', 'sensitive', '--out', out]
+    const { code, stderr } = await runCli([...words, '--samples', '1', '--length', '64'])
+    expect(code).not.toBe(0)
+    expect(stderr).toMatch(/Fisher information/)
+    expect(existsSync(out)).toBe(false)
+  })
+
   it('follows a recipe, and puts what it says beside other flags', async () => {
     const folder = temporaryFolder()
     const recipe = path.join(folder, 'r.yaml')
@@ -135,7 +166,7 @@ describe('quantize refuses', () => {
     expect(await quantize('--method', 'gtpq')).toMatchObject({
       code: 'unknown-method',
       option: 'method',
-      message: expect.stringContaining('gptq, rtn'),
+      message: expect.stringContaining('gptq, vptq, gptvq, palettize, rtn'),
     })
     expect(await quantize('--method', 'rtn', '--damping', '1')).toMatchObject({
       code: 'bad-usage',

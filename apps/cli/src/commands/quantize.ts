@@ -1,6 +1,7 @@
 /** lowbit quantize */
 
 import { LowbitError, type QuantizerPlugin } from '@lowbit/core'
+import { ruinedModules } from '@lowbit/pipeline'
 import { type Command, Option } from 'commander'
 import { addDeviceFlags, type DeviceFlags } from '../flags/device.ts'
 import { addSchemaFlags } from '../flags/from-schema.ts'
@@ -70,6 +71,14 @@ export function define(
   command.action((model: string, flags: Flags) =>
     run((session) => quantize(command, model, flags, plugin, session)),
   )
+}
+
+const MORE_BITS = 'give it more bits, or smaller groups'
+
+/** What helps against a matrix that loses too much, where a method has more to offer than bits. */
+const REMEDIES: Readonly<Record<string, string>> = {
+  palettize:
+    'give it more bits, keep weights dense (--outliers 0.001), or leave --feedback and --importance as they are by default',
 }
 
 /** Flags depend on the method, so it is looked for before they are parsed. */
@@ -163,6 +172,11 @@ async function quantize(
       })),
     }
     session.result(result)
+    for (const { module, method, error } of ruinedModules(layers)) {
+      session.warn(
+        `${module} loses ${percent(error)} of its output's power, which can ruin the model: ${REMEDIES[method] ?? MORE_BITS}`,
+      )
+    }
     const errors = new Set(layers.map(({ errorOf }) => errorOf))
     const errorOf = errors.size === 1 ? [...errors][0] : 'layer'
     session.print(`\n${layerTable(layers)}\n`)

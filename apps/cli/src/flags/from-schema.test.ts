@@ -70,3 +70,11 @@ it('describes every option of a real method', () => {
   expect(byKey.get('groups')).toBe('static | dynamic')
   expect(byKey.get('groupSize')).toBe('≥ 1')
 })
+
+it('leaves functions to library calls', () => {
+  const withFunction = z.object({
+    bits: z.int().describe('bits'),
+    table: z.custom<() => number[]>().optional().describe('a function'),
+  })
+  expect(describeFlags(withFunction).map(({ key }) => key)).toEqual(['bits'])
+})

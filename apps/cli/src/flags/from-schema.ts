@@ -38,7 +38,7 @@ export function describeFlags(schema: OptionsSchema): FlagDescription[] {
   return Object.entries(properties).flatMap(([key, property]) => {
     const { minimum, maximum, description = '' } = property
     // A value that may be written in several ways (1% or 0.01) is the schema's to read.
-    const type = typeof property.type === 'string' ? property.type : 'string'
+    const type = Array.isArray(property.type) ? 'string' : property.type
     if (type !== 'number' && type !== 'integer' && type !== 'boolean' && type !== 'string') {
       return []
     }

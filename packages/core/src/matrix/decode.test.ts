@@ -170,3 +170,33 @@ describe('validateMatrix names what is wrong', () => {
     expect(() => validateMatrix(broken as QuantizedMatrix, 'w')).toThrow(/tensor w/)
   })
 })
+
+describe('integer tables with a factor each', () => {
+  const m = matrix(4, 2, {
+    codes: packCodes([0, 1, 2, 3, 3, 2, 1, 0], 2),
+    vector: one,
+    grid: {
+      kind: 'lookup',
+      entries: 4,
+      tables: toNumbers('i8', [-127, -5, 5, 127, -100, 0, 1, 2]),
+      tableScale: toNumbers('f32', [0.5, 2]),
+      blocks: { rows: 2, columns: 2 },
+    },
+  })
+
+  it('mean the factor times the integer', () => {
+    validateMatrix(m, 'm')
+    expect([...decode(m)]).toEqual([-63.5, -2.5, 2.5, 63.5, 4, 2, 0, -200])
+    // 8 codes of 2 bits, 8 entries of 8, 2 factors of 32.
+    expect(measureMatrix(m)).toMatchObject({ tables: 64 + 64, total: 16 + 64 + 64 })
+  })
+
+  it('need one factor a table', () => {
+    const [stage] = m.stages
+    const broken = {
+      ...m,
+      stages: [{ ...stage, grid: { ...stage.grid, tableScale: toNumbers('f32', [1]) } }],
+    } as QuantizedMatrix
+    expect(() => validateMatrix(broken, 'w')).toThrow(/2 tables have 1 scales/)
+  })
+})

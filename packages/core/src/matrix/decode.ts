@@ -128,7 +128,7 @@ function gridReader(grid: Grid, rows: number, columns: number): GridReader {
   const blocks = grid.blocks ?? { rows, columns }
   const block = blockIndexer(blocks, columns)
   const length = grid.kind === 'codebook' ? grid.length : 1
-  const tableScale = grid.kind === 'codebook' ? grid.tableScale?.values : undefined
+  const tableScale = grid.tableScale?.values
   const tables = grid.tables.values
   return (code, element, row, column) => {
     check(code)

@@ -63,8 +63,20 @@ export function gridValues(grid: ScalarGrid): Float32Array {
       decodeFloat(grid.format, code),
     )
   }
-  if (grid.tables.values.length !== grid.entries) {
+  const [table, ...others] = gridTables(grid)
+  if (others.length > 0) {
     throw new LowbitError('bad-grid', 'a grid with several tables has no single list of values')
   }
-  return grid.tables.values
+  return table
+}
+
+/** The values of each table of a lookup grid, factors of integer tables multiplied in. */
+export function gridTables(grid: LookupGrid): Float32Array[] {
+  const { entries, tables, tableScale } = grid
+  const count = Math.floor(tables.values.length / entries)
+  return Array.from({ length: count }, (_, table) => {
+    const values = tables.values.subarray(table * entries, (table + 1) * entries)
+    if (!tableScale) return values
+    return values.map((value) => value * tableScale.values[table])
+  })
 }

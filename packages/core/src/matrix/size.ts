@@ -59,7 +59,8 @@ function scaleBits(scale: Scale | undefined): number {
 }
 
 function quantizedNumbersBits(numbers: QuantizedNumbers): number {
-  const table = numbers.grid.kind === 'lookup' ? numbersBits(numbers.grid.tables) : 0
+  const { grid } = numbers
+  const table = grid.kind === 'lookup' ? numbersBits(grid.tables) + numbersBits(grid.tableScale) : 0
   return (
     numbers.codes.count * numbers.codes.bits +
     scaleBits(numbers.scale) +
@@ -110,7 +111,7 @@ export function sharedTables(matrix: QuantizedMatrix): ReadonlyMap<string, numbe
 }
 
 function tableBits(grid: LookupGrid | CodebookGrid): number {
-  return numbersBits(grid.tables) + numbersBits('tableScale' in grid ? grid.tableScale : undefined)
+  return numbersBits(grid.tables) + numbersBits(grid.tableScale)
 }
 
 /** Counted bits per weight of a set of matrices; dense ones count with their own type. */

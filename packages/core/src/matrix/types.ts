@@ -85,6 +85,8 @@ export interface LookupGrid {
   readonly kind: 'lookup'
   readonly entries: number
   readonly tables: Numbers
+  /** For integer tables: one factor for each table. */
+  readonly tableScale?: Numbers
   readonly blocks?: Blocks
   /** The name under which several matrices of a checkpoint share these tables; counted once. */
   readonly shared?: string

@@ -110,7 +110,7 @@ function validateGrid(
     if (grid.tables.values.length !== expected) {
       fail(`the tables hold ${grid.tables.values.length} numbers and need ${expected}`)
     }
-    if (grid.kind === 'codebook' && grid.tableScale && grid.tableScale.values.length !== tables) {
+    if (grid.tableScale && grid.tableScale.values.length !== tables) {
       fail(`${tables} tables have ${grid.tableScale.values.length} scales`)
     }
   }

@@ -40,12 +40,15 @@ export interface Weight {
 export interface LoadOptions {
   /**
    * What the multiply does with the other side. `f32` leaves it alone. `int8` allows the kernels to
-   * quantize it to 8 bits in short blocks where that is faster. Default `f32`.
+   * round it to 8 bits or more in short blocks where that is faster. Default `f32`.
    */
   readonly activations?: 'f32' | 'int8'
 }
 
-/** How scalars are rounded: to the nearest `scale · (grid value − zero)`. */
+/**
+ * How scalars are rounded: to the nearest `scale · (grid value − zero)`. The blocks of a lookup grid with several
+ * tables are rectangles and count over the whole weight, beside those of the scales.
+ */
 export interface Rounding {
   readonly grid: ScalarGrid
   /** Columns that share a scale; a row's last block may be ragged. */
@@ -78,6 +81,36 @@ export interface FeedbackOptions extends Rounding {
    * (default: column / blockColumns).
    */
   readonly blockOf?: Uint32Array
+  /**
+   * The same for the tables of a lookup grid: which block of columns has each column's table (default:
+   * column / grid.blocks.columns).
+   */
+  readonly tableOf?: Uint32Array
+}
+
+/** Which weights share a table, and what its values are multiplied by. */
+export interface TableBlocks {
+  /** Rows and columns that share a table; the last blocks may be ragged. */
+  readonly blockRows: number
+  readonly blockColumns: number
+  /**
+   * [rows, 1]: a weight is rowScale · (value of the table), 1 by default. Tables are fitted to w / rowScale, with
+   * errors that count as those of the weight itself. No zeros.
+   */
+  readonly rowScale?: Tensor
+}
+
+/** Tables of values for blocks of a weight. */
+export interface TableFitOptions extends TableBlocks {
+  /**
+   * `kmeans`: the values with the least Σ importance · (w − nearest value)², found exactly. Weights that agree in
+   * sign, exponent and the first 10 bits of their mantissa stay in one cluster, so the optimum is exact for f16 and
+   * bf16; where a block has more than 65,536 such groups, in the first 7 bits.
+   * `uniform`: evenly spaced from the smallest weight to the largest.
+   */
+  readonly method: 'kmeans' | 'uniform'
+  /** What each squared error counts: [1, columns] or [rows, columns]. All alike by default, or where all are zero. */
+  readonly importance?: Tensor
 }
 
 /** One sweep of coordinate descent over codes that a first pass has found. */
@@ -240,6 +273,15 @@ export interface Kernels extends GradientKernels {
   // ---- quantizing
   /** Finds scale [⌈rows/blockRows⌉, ⌈columns/blockColumns⌉] and zero (same shape, given if asymmetric). */
   fit(scale: Tensor, zero: Tensor | undefined, weight: Tensor, options: FitOptions): void
+  /**
+   * Finds a table for each block: tables [blocks, entries] (at most 256), blocks counted row by row, values
+   * ascending. Where a block has fewer different values than entries, its largest is repeated.
+   */
+  fitTables(tables: Tensor, weight: Tensor, options: TableFitOptions): void
+  /** out = rowScale · tables[block, code], for codes (u8) of tables [blocks, entries]; entries at most 256. */
+  decodeCodes(out: Tensor, codes: Tensor, tables: Tensor, blocks: TableBlocks): void
+  /** sums[block, code] = Σ rowScale · x over the weights of the block with that code: decodeCodes transposed. */
+  sumByCode(sums: Tensor, x: Tensor, codes: Tensor, blocks: TableBlocks): void
   /** Codes (u8, shape of weight) of the nearest values; `decoded`, if given, takes the values (may be `weight`). */
   round(
     codes: Tensor,

@@ -29,6 +29,8 @@ export interface PrepareInput {
   readonly name: string
   readonly weights: readonly {
     readonly name: string
+    readonly rows: number
+    readonly columns: number
     /** [rows, columns] in f32; the caller frees it. */
     read(): Promise<Tensor>
   }[]

@@ -71,6 +71,7 @@ const lookup = z.strictObject({
   kind: z.literal('lookup'),
   entries: z.int().min(1).max(65536),
   tables: numbers,
+  tableScale: numbers.optional(),
   blocks: blocks.optional(),
   shared: sharedName.optional(),
 })

@@ -39,7 +39,7 @@ export function product(device: Device, what: Product): void {
   const { rows, columns, depth, factor = 1, shape = 'full' } = what
   if (rows === 0 || columns === 0) return
   const chunk = chunkFor(device, columns)
-  const panels = device.roomPerThread('panels', chunk * BLOCK * 4 + 192 + 64)
+  const panels = device.roomPerThread('panels', (chunk + 8) * BLOCK * 4 + 192 + 64)
   const pack = what.leftTransposed ? 'packColumns' : 'packRows'
   for (let row = 0; row < rows; row += ROWS) {
     const some = Math.min(ROWS, rows - row)

@@ -1,6 +1,14 @@
 /** Grids as assembly/grid.ts reads them. */
 
-import { gridValues, LowbitError, type ScalarGrid } from '@lowbit/core'
+import {
+  blockCount,
+  type FloatGrid,
+  gridTables,
+  gridValues,
+  type IntegerGrid,
+  LowbitError,
+  type ScalarGrid,
+} from '@lowbit/core'
 import type { Device } from '../device.ts'
 
 const WHOLE = 0
@@ -46,58 +54,98 @@ function before(x: number): number {
   return view.getFloat32(0)
 }
 
-/** Addresses of grid descriptors, made once for each grid. */
-export function gridMemory({ memory, room }: Device): (grid: ScalarGrid) => number {
-  const known = new Map<ScalarGrid, number>()
-  const named = new Map<string, number>()
-  let parts = 0
-  const allocate = (bytes: number): number => room(`grid ${parts++}`, bytes)
+/** A grid in memory, and which of its tables a weight has: one for all where it is not a lookup grid. */
+export interface GridMemory {
+  readonly at: number
+  readonly tableRows: number
+  readonly tableColumns: number
+  readonly tablesAcross: number
+}
 
-  function write(grid: ScalarGrid): number {
-    const at = allocate(36)
-    const floats = (values: Float32Array): number => {
-      const to = allocate(values.byteLength)
-      memory.f32.set(values, to / 4)
-      return to
-    }
-    if (grid.kind === 'integer') {
-      const { lowest, step, levels } = grid
-      const whole = step === 1 && Number.isInteger(lowest)
-      const largest = Math.max(Math.abs(lowest), Math.abs(lowest + step * (levels - 1)))
-      memory.i32.set([whole ? WHOLE : STEPPED, 0, 0, levels, 0, 0, 0, 0], at / 4)
-      memory.f32.set([lowest, step], at / 4 + 1)
-      memory.f32[at / 4 + 8] = largest
-      return at
-    }
-    if (grid.kind === 'lookup' && grid.tables.values.length !== grid.entries) {
-      throw new LowbitError('bad-grid', 'rounding to several tables is not supported')
-    }
-    const { values, codes, thresholds } = sortTable(gridValues(grid))
-    if (values.length === 0 || values.length > 256) {
-      throw new LowbitError('bad-grid', `a table of ${values.length} entries cannot be rounded to`)
-    }
-    const codesAt = allocate(codes.length)
-    memory.u8.set(codes, codesAt)
-    const [tableAt, thresholdsAt] = [floats(values), floats(thresholds)]
-    const largest = values.reduce((most, value) => Math.max(most, Math.abs(value)), 0)
-    memory.u32.set(
-      [TABLE, 0, 0, values.length, thresholdsAt, tableAt, codesAt, values.length],
-      at / 4,
-    )
+/** Bytes of a descriptor. */
+const SIZE = 36
+
+/**
+ * Puts grids where the kernels find them. Integer and float grids are made once; the tables of lookup grids
+ * are written for every call, since palettes are as many as matrices.
+ */
+export function gridMemory(device: Device) {
+  const { memory, room } = device
+  const known = new Map<string, number>()
+
+  function writeInteger({ lowest, step, levels }: IntegerGrid, at: number): void {
+    const whole = step === 1 && Number.isInteger(lowest)
+    const largest = Math.max(Math.abs(lowest), Math.abs(lowest + step * (levels - 1)))
+    memory.i32.set([whole ? WHOLE : STEPPED, 0, 0, levels, 0, 0, 0, 0], at / 4)
+    memory.f32.set([lowest, step], at / 4 + 1)
     memory.f32[at / 4 + 8] = largest
+  }
+
+  /** The descriptors of tables at `at`, and behind them what they point to. */
+  function writeTables(tables: readonly SortedTable[], at: number): void {
+    let next = at + tables.length * SIZE
+    for (const [i, { values, codes, thresholds }] of tables.entries()) {
+      const [tableAt, thresholdsAt] = [next, next + 4 * values.length]
+      const codesAt = thresholdsAt + 4 * thresholds.length
+      next = Math.ceil((codesAt + codes.length) / 4) * 4
+      memory.f32.set(values, tableAt / 4)
+      memory.f32.set(thresholds, thresholdsAt / 4)
+      memory.u8.set(codes, codesAt)
+      const largest = values.reduce((most, value) => Math.max(most, Math.abs(value)), 0)
+      const descriptor = (at + i * SIZE) / 4
+      memory.u32.set(
+        [TABLE, 0, 0, values.length, thresholdsAt, tableAt, codesAt, values.length],
+        descriptor,
+      )
+      memory.f32[descriptor + 8] = largest
+    }
+  }
+
+  function sorted(values: Float32Array): SortedTable {
+    const table = sortTable(values)
+    if (table.values.length === 0 || table.values.length > 256) {
+      const entries = table.values.length
+      throw new LowbitError('bad-grid', `a table of ${entries} entries cannot be rounded to`)
+    }
+    return table
+  }
+
+  const tableBytes = (tables: readonly SortedTable[]): number =>
+    tables.reduce((sum, { values }) => sum + SIZE + 9 * values.length + 4, 0)
+
+  function single(grid: IntegerGrid | FloatGrid): number {
+    const name = JSON.stringify(grid)
+    let at = known.get(name)
+    if (at !== undefined) return at
+    if (grid.kind === 'integer') {
+      at = device.keep(SIZE)
+      writeInteger(grid, at)
+    } else {
+      const tables = [sorted(gridValues(grid))]
+      at = device.keep(tableBytes(tables))
+      writeTables(tables, at)
+    }
+    known.set(name, at)
     return at
   }
 
-  return (grid) => {
-    let at = known.get(grid)
-    if (at !== undefined) return at
-    // Recipes make the same grid again and again.
-    const name =
-      grid.kind === 'lookup' ? `lookup ${grid.tables.values.join()}` : JSON.stringify(grid)
-    at = named.get(name) ?? write(grid)
-    named.set(name, at)
-    if (known.size > 1000) known.clear()
-    known.set(grid, at)
-    return at
+  /** The grid for a weight of so many rows and columns. */
+  return (grid: ScalarGrid, rows: number, columns: number): GridMemory => {
+    if (grid.kind !== 'lookup') {
+      return { at: single(grid), tableRows: rows, tableColumns: columns, tablesAcross: 1 }
+    }
+    const blocks = grid.blocks ?? { rows, columns }
+    if ('elements' in blocks) {
+      throw new LowbitError('bad-grid', 'tables for runs of elements cannot be rounded to')
+    }
+    const tables = gridTables(grid).map(sorted)
+    const expected = blockCount(blocks, rows, columns)
+    if (tables.length !== expected) {
+      throw new LowbitError('bad-grid', `${tables.length} tables for ${expected} blocks`)
+    }
+    const at = room('lookup tables', tableBytes(tables))
+    writeTables(tables, at)
+    const tablesAcross = Math.ceil(columns / blocks.columns)
+    return { at, tableRows: blocks.rows, tableColumns: blocks.columns, tablesAcross }
   }
 }

@@ -281,3 +281,94 @@ describe('feedback', () => {
     expect(results[2]).toEqual(results[0])
   })
 })
+
+describe('fitTables', () => {
+  /** The least Σ h·(w − mean of its run)² over all divisions of sorted points into runs. */
+  function exhaustive(points: [number, number][], runs: number): number {
+    const loss = (part: [number, number][]): number => {
+      const total = part.reduce((sum, [, h]) => sum + h, 0)
+      const mean = part.reduce((sum, [w, h]) => sum + h * w, 0) / total
+      return part.reduce((sum, [w, h]) => sum + h * (w - mean) ** 2, 0)
+    }
+    if (runs === 1) return loss(points)
+    let least = Number.POSITIVE_INFINITY
+    for (let first = 1; first <= points.length - runs + 1; first++) {
+      const rest = exhaustive(points.slice(first), runs - 1)
+      least = Math.min(least, loss(points.slice(0, first)) + rest)
+    }
+    return least
+  }
+
+  it('is as good as the best of all divisions, each of them tried', async () => {
+    await using({ threads: 1 }, async (kernels) => {
+      for (let seed = 0; seed < 40; seed++) {
+        const random = seeded(seed)
+        const n = 2 + Math.floor(random() * 9)
+        const w = normals(random, n).map((x) => halfToFloat(floatToHalf(x)))
+        const h = Float32Array.from(w, () => random() ** 3 + 1e-3)
+        const sorted = [...w.entries()].map(([i, x]): [number, number] => [x, h[i]])
+        sorted.sort(([a], [b]) => a - b)
+        for (let entries = 1; entries <= Math.min(n, 5); entries++) {
+          const tables = kernels.tensor(1, entries)
+          kernels.fitTables(tables, kernels.upload(w, 1, n), {
+            ...{ blockRows: 1, blockColumns: n, method: 'kmeans' },
+            importance: kernels.upload(h, 1, n),
+          })
+          const table = await kernels.read(tables)
+          const loss = sorted.reduce((sum, [x, weight]) => {
+            return sum + weight * Math.min(...[...table].map((t) => (x - t) ** 2))
+          }, 0)
+          const least = exhaustive(sorted, entries)
+          expect(Math.abs(loss - least)).toBeLessThan(1e-6 * least + 1e-12)
+        }
+      }
+    })
+  })
+
+  it('finds the way among more leading bits than are told apart', async () => {
+    // Both signs, 62 exponents and 1,211 mantissas: more than 65,536 groups.
+    const values = Float32Array.from({ length: 300 * 500 }, (_, i) => {
+      return (i % 2 ? -1 : 1) * 2 ** (-30 + (i % 62)) * (1 + Math.floor(i / 124) / 1211)
+    })
+    await using({ threads: 2 }, async (kernels) => {
+      const tables = kernels.tensor(1, 4)
+      const options = { blockRows: 300, blockColumns: 500, method: 'kmeans' } as const
+      kernels.fitTables(tables, kernels.upload(values, 300, 500), options)
+      const table = await kernels.read(tables)
+      // The largest exponents decide everything: half of the clusters for each sign.
+      expect(table[0]).toBeLessThan(-(2 ** 30))
+      expect(table[1]).toBeLessThan(0)
+      expect(table[2]).toBeGreaterThan(0)
+      expect(table[3]).toBeGreaterThan(2 ** 30)
+    })
+  })
+
+  it('gives the same bits for any number of threads', async () => {
+    const results = await withThreads(async (kernels) => {
+      const random = seeded(31)
+      const [rows, columns] = [203, 170]
+      const weight = kernels.upload(normals(random, rows * columns), rows, columns)
+      const importance = kernels.upload(normals(random, columns).map(Math.abs), 1, columns)
+      const tables = kernels.tensor(13, 8)
+      const blocks = { blockRows: 16, blockColumns: columns }
+      kernels.fitTables(tables, weight, { ...blocks, method: 'kmeans', importance })
+      const codes = kernels.tensor(rows, columns, 'u8')
+      const one = kernels.upload(Float32Array.of(1), 1, 1)
+      const values = await kernels.read(tables)
+      kernels.round(codes, undefined, weight, one, undefined, {
+        ...{ blockRows: rows, blockColumns: columns },
+        grid: {
+          ...{ kind: 'lookup', entries: 8, tables: { type: 'f32', values } },
+          blocks: { rows: 16, columns },
+        },
+      })
+      const sums = kernels.tensor(13, 8)
+      kernels.sumByCode(sums, weight, codes, blocks)
+      const decoded = kernels.tensor(rows, columns)
+      kernels.decodeCodes(decoded, codes, tables, blocks)
+      return [values, await kernels.read(sums), await kernels.read(decoded)]
+    })
+    expect(results[1]).toEqual(results[0])
+    expect(results[2]).toEqual(results[0])
+  })
+})

@@ -9,42 +9,48 @@ import {
   type Matrix,
   type QuantizedMatrix,
   toFloat32,
-  unpackCodes,
   type Weight,
 } from '@lowbit/core'
 import type { Device } from '../device.ts'
-import type { Memory } from '../memory.ts'
-import { columnMap, packScales, packStrips, packTable, stripBytes } from './pack.ts'
-import { type Plan, planWeight } from './plan.ts'
-import { type Kind, SOURCE_BYTES, type Source, writeSource } from './source.ts'
+import { type Collection, collect } from './collection.ts'
+import { columnMap } from './pack.ts'
+import { type LoadedPart, loadPart } from './parts.ts'
+import { type Part, type Plan, planWeight } from './plan.ts'
+import { SOURCE_BYTES, writeSource } from './source.ts'
+import type { TableStore } from './tables.ts'
+import { loadTerms, nameTerms, type Terms } from './terms.ts'
 
 export interface CpuWeight extends Weight {
-  readonly kind: Kind
-  /** Its descriptor. */
+  /** What a GEMV runs one after the other. */
+  readonly parts: readonly LoadedPart[]
+  /** Descriptor of all of them, for panels. */
   readonly source: number
   /** Columns as packed. */
   readonly depth: number
-  readonly group: number
-  readonly groups: number
-  readonly hasOffsets: boolean
   /** Input feature of each packed column, as i32, or 0. */
   readonly map: number
   /** A factor for each input feature, or 0. */
   readonly factors: number
+  readonly terms: Terms
   /** How it meets 8-bit activations, if it does. */
   readonly dots?: 'narrow' | 'wide'
-  readonly blocks: number[]
+  readonly releases: (() => void)[]
 }
 
 export function ownWeight(weight: Weight): CpuWeight {
   const own = weight as CpuWeight
-  if (!own.blocks?.length) {
+  if (!own.releases?.length) {
     throw new LowbitError('bad-tensor', 'the weight was unloaded, or belongs to other kernels')
   }
   return own
 }
 
-export function loadWeight(device: Device, matrix: Matrix, options: LoadOptions): CpuWeight {
+export function loadWeight(
+  device: Device,
+  tables: TableStore,
+  matrix: Matrix,
+  options: LoadOptions,
+): CpuWeight {
   if (!isQuantized(matrix)) {
     if (matrix.type !== 'f16' || matrix.values.every((half) => (half & 0x7c00) !== 0x7c00)) {
       return loadDense(device, matrix, matrix.type)
@@ -59,33 +65,7 @@ export function loadWeight(device: Device, matrix: Matrix, options: LoadOptions)
     const dense: DenseMatrix = { rows, columns, type: 'f32', values: decode(matrix) }
     return loadDense(device, dense, `dense f32: no fused kernel for ${plan}`)
   }
-  return loadCodes(device, matrix, plan, options)
-}
-
-/** Blocks that belong together: if one cannot be had, none is kept. */
-function collect(memory: Memory) {
-  const blocks: number[] = []
-  let bytes = 0
-  return {
-    blocks,
-    get bytes() {
-      return bytes
-    },
-    add(size: number): number {
-      const at = memory.allocate(size)
-      blocks.push(at)
-      bytes += size
-      return at
-    },
-    floats(values: Float32Array): number {
-      const at = this.add(values.byteLength)
-      memory.f32.set(values, at / 4)
-      return at
-    },
-    drop(): void {
-      for (const at of blocks.splice(0)) memory.release(at)
-    },
-  }
+  return loadParts(device, tables, matrix, plan, options)
 }
 
 function loadDense(device: Device, matrix: DenseMatrix, variant: string): CpuWeight {
@@ -111,18 +91,16 @@ function loadDense(device: Device, matrix: DenseMatrix, variant: string): CpuWei
       const out = data + row * columns * size
       device.run('stripe', some * columns, out, room, some, columns, halves ? 1 : 0)
     }
-    const description: Source = {
-      kind: type,
-      data,
-      stride: columns * 8 * size,
-      rows,
-      depth: columns,
+    const stride = columns * 8 * size
+    writeSource(memory, { kind: type, data, stride, rows, depth: columns }, source)
+    const whole: LoadedPart = {
+      ...{ kind: type, source, at: 0, depth: columns, group: columns, groups: 1 },
+      ...{ needsSums: false, direct: false },
     }
-    writeSource(memory, description, source)
-    const { blocks, bytes } = own
+    const { releases, bytes } = own
     return {
-      ...{ rows, columns, bytes, variant, kind: type, source, depth: columns },
-      ...{ group: columns, groups: 1, hasOffsets: false, map: 0, factors: 0, blocks },
+      ...{ rows, columns, bytes, variant, parts: [whole], source, depth: columns },
+      ...{ map: 0, factors: 0, terms: { bias: 0 }, releases },
     }
   } catch (error) {
     own.drop()
@@ -130,58 +108,33 @@ function loadDense(device: Device, matrix: DenseMatrix, variant: string): CpuWei
   }
 }
 
-function loadCodes(
+function loadParts(
   device: Device,
+  tables: TableStore,
   matrix: QuantizedMatrix,
   plan: Plan,
   options: LoadOptions,
 ): CpuWeight {
-  const { memory } = device
   const { rows, columns, order, columnScale } = matrix
-  const { bits, groups, padded, center } = plan
-  const depth = groups * padded
-  const own = collect(memory)
+  const { depth } = plan
+  const own = collect(device.memory)
   try {
-    const source = own.add(SOURCE_BYTES)
-    const stride = stripBytes(bits, depth)
-    const size = Math.ceil(rows / 8) * stride
-    const data = own.add(size)
-    memory.u8.fill(0, data, data + size)
-    const codes = unpackCodes(matrix.stages[0].codes)
-    packStrips(memory.u8.subarray(data, data + size), codes, rows, columns, plan)
-    const scales = own.floats(packScales(plan.scales, rows, groups))
-    const offsets = plan.offsets ? own.floats(packScales(plan.offsets, rows, groups)) : 0
-    const table = plan.table ? own.floats(packTable(plan.table, bits)) : 0
-    const columnOf = columnMap(columns, plan, order)
-    const map = columnOf
-      ? own.floats(new Float32Array(columnOf.buffer))
-      : columnScale
-        ? own.floats(new Float32Array(Int32Array.from({ length: columns }, (_, i) => i).buffer))
-        : 0
+    const parts = plan.parts.map((part) => loadPart(device, own, tables, part, rows))
+    const map = columnMap(plan, columns, order) ?? (columnScale && identity(columns))
     const factors = columnScale ? own.floats(columnScale.values) : 0
-    const kind: Kind = `${plan.table ? 'table' : 'integer'}${bits}`
-    writeSource(
-      memory,
-      { kind, data, stride, rows, depth, group: padded, groups, scales, offsets, center, table },
-      source,
-    )
-    const { blocks, bytes } = own
-    const dots = options.activations === 'int8' ? chooseDots(device, plan) : undefined
-    const reason = options.activations === 'int8' && !dots ? ` (${whyNoDots(plan)})` : ''
-    const variant = dots
-      ? `${plan.name} × int8, ${dots} dot products`
-      : `${plan.name} × f32${reason}`
+    const terms = loadTerms(own, matrix)
+    const source = sumOf(device, own, parts, plan, rows)
+    const [first] = plan.parts
+    const reason = plan.parts.length === 1 ? whyNoDots(first) : 'int8 is for single stages'
+    const dots = options.activations === 'int8' && !reason ? chooseDots(device, first) : undefined
+    const names = [plan.parts.map(({ name }) => name).join(' + '), ...nameTerms(terms)].join(', ')
+    const times = dots
+      ? `${dots === 'narrow' ? 'int8' : 'int16'}, ${dots} dot products`
+      : `f32${options.activations === 'int8' ? ` (${reason})` : ''}`
+    const { releases, bytes } = own
     return {
-      ...{ rows, columns, bytes, variant, kind, source, depth },
-      ...{
-        group: padded,
-        groups,
-        hasOffsets: offsets !== 0 || center !== 0,
-        map,
-        factors,
-        dots,
-        blocks,
-      },
+      ...{ rows, columns, bytes, variant: `${names} × ${times}`, parts, source, depth },
+      ...{ map: map ? own.words(map) : 0, factors, terms, dots, releases },
     }
   } catch (error) {
     own.drop()
@@ -189,20 +142,38 @@ function loadCodes(
   }
 }
 
+const identity = (count: number): Int32Array => Int32Array.from({ length: count }, (_, i) => i)
+
+/** The descriptor of all parts; of a single one its own. */
+function sumOf(
+  { memory }: Device,
+  own: Collection,
+  parts: readonly LoadedPart[],
+  { depth }: Plan,
+  rows: number,
+): number {
+  const [first] = parts
+  if (parts.length === 1 && first.depth === depth) return first.source
+  const source = own.add(SOURCE_BYTES)
+  const data = own.words(Uint32Array.from(parts.flatMap(({ source, at }) => [source, at])))
+  writeSource(memory, { kind: 'sum', data, stride: 0, rows, depth, groups: parts.length }, source)
+  return source
+}
+
 /**
  * Activations have a factor for each 32 columns, so groups must be made of those. Bytes are
- * multiplied where the engine has the relaxed instruction and sums fit into 16 bits.
+ * multiplied where the engine has the relaxed instruction and sums fit into 16 bits; elsewhere both
+ * sides are 16 bits wide, and activations get them all.
  */
-function chooseDots(device: Device, plan: Plan): CpuWeight['dots'] {
-  if (whyNoDots(plan)) return undefined
-  return device.relaxed && plan.bits < 8 ? 'narrow' : 'wide'
+function chooseDots(device: Device, { kind }: Part): CpuWeight['dots'] {
+  return device.relaxed && kind !== 'integer8' ? 'narrow' : 'wide'
 }
 
-function whyNoDots({ table, padded }: Plan): string {
-  if (table) return 'a table has no integers for int8'
-  return padded % 32 === 0 ? '' : 'int8 needs longer groups'
+function whyNoDots({ kind, segment }: Part): string {
+  if (!kind.startsWith('integer')) return 'a table has no integers for int8'
+  return segment.padded % 32 === 0 ? '' : 'int8 needs longer groups'
 }
 
-export function unloadWeight(device: Device, weight: Weight): void {
-  for (const at of ownWeight(weight).blocks.splice(0)) device.memory.release(at)
+export function unloadWeight(weight: Weight): void {
+  for (const release of ownWeight(weight).releases.splice(0)) release()
 }

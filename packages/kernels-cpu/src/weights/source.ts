@@ -17,6 +17,11 @@ export const KIND = {
   table2: 8,
   table4: 9,
   table8: 10,
+  /** Vectors of rows, and of columns (assembly/codebook.ts). */
+  out: 11,
+  in: 12,
+  /** Parts over some of the columns each. */
+  sum: 13,
 } as const
 
 export type Kind = keyof typeof KIND
@@ -35,11 +40,32 @@ export interface Source {
   /** Added to every value where there are no offsets. */
   readonly center?: number
   readonly table?: number
+  /** Which table rows and groups have; one for all by default. */
+  readonly tables?: Tables
+  readonly vector?: Vector
 }
 
-export const SOURCE_BYTES = 44
+/** Blocks of `rows` rows × `groups` groups have a table of `bytes`, `across` of them side by side. */
+export interface Tables {
+  readonly rows: number
+  readonly groups: number
+  readonly across: number
+  readonly bytes: number
+}
+
+export interface Vector {
+  readonly length: number
+  /** Bytes of a code. */
+  readonly wide: 1 | 2
+  /** Bytes of a table's entry. */
+  readonly pitch: number
+}
+
+export const SOURCE_BYTES = 72
 
 export function writeSource(memory: Memory, source: Source, at: number = PASSING_SOURCE): number {
+  const groups = source.groups ?? 1
+  const { tables = { rows: 2 ** 30, groups, across: 1, bytes: 0 } } = source
   memory.u32.set(
     [
       KIND[source.kind],
@@ -48,12 +74,17 @@ export function writeSource(memory: Memory, source: Source, at: number = PASSING
       source.rows,
       source.depth,
       source.group ?? source.depth,
-      source.groups ?? 1,
+      groups,
       source.scales ?? 0,
       source.offsets ?? 0,
       source.table ?? 0,
     ],
     at / 4,
+  )
+  const { length = 1, wide = 1, pitch = 4 } = source.vector ?? {}
+  memory.u32.set(
+    [tables.rows, tables.across, tables.groups, tables.bytes, length, wide, pitch],
+    at / 4 + 11,
   )
   memory.f32[at / 4 + 10] = source.center ?? 0
   return at

@@ -139,7 +139,11 @@ async function quantizeRole(
   let report: ModuleReport | undefined
   if (quantizer) {
     const started = performance.now()
-    const done = await quantizeMatrix({ ...job, kernels, quantizer, module, original, ...measured })
+    const done = await quantizeMatrix({
+      ...{ ...job, kernels, quantizer, module, original },
+      // A method that asks for no measurements means the weight as it is.
+      ...(quantizer.needs.hessian && measured),
+    })
     ;({ matrix, weight, report } = done)
     job.onModule?.(done.report, (performance.now() - started) / 1000)
   }

@@ -72,7 +72,7 @@ export async function quantizeModel(job: QuantizeJob): Promise<QuantizeReport> {
   }
   const journal = await openJournal(job, print)
   announce(Object.keys(journal.parts).length)
-  const quantizers = await prepareQuantizers(job, assigned)
+  const quantizers = await prepareQuantizers(job, opened, assigned)
 
   const lastCalibrated = windows.length > 0 ? lastWithStatistics(opened, quantizers) : -1
   const context: BlockContext = {

@@ -11,6 +11,7 @@ import { matmulContract } from './kernels/matmul.ts'
 import { memoryContract } from './kernels/memory.ts'
 import { roundingContract } from './kernels/rounding.ts'
 import { samplingContract } from './kernels/sampling.ts'
+import { tablesContract } from './kernels/tables.ts'
 import { vectorContract } from './kernels/vectors.ts'
 
 const GROUPS = {
@@ -19,13 +20,14 @@ const GROUPS = {
   'linear-algebra': linearAlgebraContract,
   fitting: fittingContract,
   rounding: roundingContract,
+  tables: tablesContract,
   vectors: vectorContract,
   decoder: decoderContract,
   gradients: gradientContract,
   sampling: samplingContract,
 } satisfies Record<string, (open: BenchOf) => void>
 
-/** A group of tests: `memory`, `matmul`, `linear-algebra`, `fitting`, `rounding`, `vectors`, `decoder`, `gradients`, `sampling`. */
+/** A group of tests, by its name in GROUPS: `memory`, `matmul`, `rounding`, … */
 export type KernelGroup = keyof typeof GROUPS
 
 export interface KernelContractOptions {

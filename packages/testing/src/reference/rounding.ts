@@ -1,6 +1,14 @@
 /** The code nearest to a number, for every scalar grid. */
 
-import { encodeFloat, gridValues, LowbitError, type ScalarGrid } from '@lowbit/core'
+import {
+  blockCount,
+  blockIndexer,
+  encodeFloat,
+  gridTables,
+  gridValues,
+  LowbitError,
+  type ScalarGrid,
+} from '@lowbit/core'
 
 export interface GridRounder {
   /** The code whose value is nearest to x + zero. */
@@ -21,7 +29,36 @@ export function roundHalfEven(x: number): number {
 const clamp = (x: number, low: number, high: number): number => Math.min(high, Math.max(low, x))
 
 export function gridRounder(grid: ScalarGrid): GridRounder {
-  const values = gridValues(grid)
+  return tableRounder(grid, gridValues(grid))
+}
+
+/** The rounder of each weight of a matrix: that of its table where a lookup grid has several. */
+export function gridRounders(
+  grid: ScalarGrid,
+  rows: number,
+  columns: number,
+  tableOf?: Uint32Array,
+): (row: number, column: number) => GridRounder {
+  if (grid.kind !== 'lookup' || !grid.blocks) {
+    const rounder = gridRounder(grid)
+    return () => rounder
+  }
+  const { blocks } = grid
+  if ('elements' in blocks) {
+    throw new LowbitError('bad-grid', 'tables for runs of elements cannot be rounded to')
+  }
+  const rounders = gridTables(grid).map((values) => tableRounder(grid, values))
+  if (rounders.length !== blockCount(blocks, rows, columns)) {
+    throw new LowbitError('bad-grid', `${rounders.length} tables do not fit ${rows} × ${columns}`)
+  }
+  const across = Math.ceil(columns / blocks.columns)
+  const wrong = tableOf && (tableOf.length !== columns || tableOf.some((block) => block >= across))
+  if (wrong) throw new LowbitError('bad-shape', `tableOf does not name ${across} blocks`)
+  const block = blockIndexer(blocks, columns)
+  return (row, column) => rounders[block(row, tableOf ? tableOf[column] * blocks.columns : column)]
+}
+
+function tableRounder(grid: ScalarGrid, values: Float32Array): GridRounder {
   if (values.length > 256) {
     throw new LowbitError('bad-grid', `codes are bytes, a grid of ${values.length} is too large`)
   }

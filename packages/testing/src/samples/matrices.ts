@@ -121,6 +121,11 @@ export function structuredSamples(seed = 2): SampleMatrix[] {
       make('sparse', { ...plain(), sparse: sparseEntries(rows, columns, random) }),
       make('two stages', { rows, columns, stages: [...plain().stages, ...plain(false).stages] }),
       make('a table a row', { rows, columns, stages: [tablePerRow(rows, columns, random)] }),
+      make('integer tables with a factor each', {
+        rows,
+        columns,
+        stages: [integerTables(rows, columns, random)],
+      }),
       make('outlier columns', {
         rows,
         columns,
@@ -261,6 +266,24 @@ function tablePerRow(rows: number, columns: number, random: Random) {
     codes,
     vector,
     grid: { kind: 'lookup', entries: 16, tables, blocks: perRow(columns) },
+  } as const
+}
+
+/** Palettes for groups of 4 rows in int8, as coremltools stores them with `lut_dtype`. */
+function integerTables(rows: number, columns: number, random: Random) {
+  const { codes, vector } = unscaled(rows, columns, random)
+  const count = Math.ceil(rows / 4)
+  const factors = Array.from({ length: count }, () => 0.002 * (0.5 + random()))
+  return {
+    codes,
+    vector,
+    grid: {
+      kind: 'lookup',
+      entries: 16,
+      tables: toNumbers('i8', randomValues(16 * count, random, 40)),
+      tableScale: toNumbers('f32', factors),
+      blocks: { rows: 4, columns },
+    },
   } as const
 }
 

@@ -18,11 +18,13 @@ const WINDOW = 2048
 
 export async function gptq(settings: Settings): Promise<Row[]> {
   const rows: Row[] = []
-  for (const samples of settings.quick ? [2] : [8, 32]) {
+  const { windows } = settings
+  for (const samples of windows ? [windows] : settings.quick ? [2] : [8, 32]) {
     const what = `GPTQ 3-bit g128 of SmolLM2, ${(samples * WINDOW).toLocaleString('en')} tokens`
     const ours = await quantize(settings, samples)
     rows.push(row(what, 'lowbit', ours))
-    if (samples === 2) continue
+    console.error(`  lowbit, ${samples} windows: ${rows.at(-1)?.note}`)
+    if (settings.quick) continue
     const theirs = gptqModel(settings, samples)
     if (typeof theirs === 'string') {
       rows.push({ what, who: 'GPTQModel', unit: '', note: `skipped: ${theirs}` })
@@ -76,7 +78,8 @@ function gptqModel({ gptqmodel, smollm2, work }: Settings, samples: number): Usa
       env: {
         ...process.env,
         ...{ MODEL_DIR: path.join(smollm2 ?? '', 'hf'), DATA_DIR: data, WORK_DIR: work },
-        ...{ SEQS: `${samples}`, OMP_NUM_THREADS: '1', GPTQMODEL_CPU_WORKERS: '1' },
+        // Its pools ask for two workers; with one torch thread each.
+        ...{ SEQS: `${samples}`, OMP_NUM_THREADS: '1', GPTQMODEL_CPU_WORKERS: '2' },
       },
     })
     if (status !== 0) return stderr.trim().split('\n').at(-1) ?? 'the script failed'

@@ -92,24 +92,28 @@ async function inTurn(running: readonly Running[], task: Task, rounds: number): 
   return [...compare(TITLE[task], 'tokens', figures, 'lowbit'), ...failed]
 }
 
-/** What rounding activations to 8 bits costs. */
+/** What rounding activations to 8 bits costs: perplexity, and the divergence from f32 activations. */
 async function quality({ text, threads, quick }: Settings, folder: string): Promise<Row[]> {
-  const what = 'SmolLM2 4-bit, perplexity of 2 windows'
+  const windows = quick ? 2 : 4
+  const context = quick ? 512 : 2048
+  const what = `SmolLM2 4-bit, perplexity of ${windows} windows of ${context}`
   if (!text) {
     return [{ what, who: 'lowbit', unit: '', note: 'skipped: needs --text FILE or LOWBIT_TEXT' }]
   }
-  const found: number[] = []
-  for (const activations of ['f32', 'int8'] as const) {
-    const kernels = await cpu({ threads, strict: false })
-    const checkpoint = await openFolder(nodeFolder(folder))
-    const decoder = await loadDecoder(checkpoint, kernels, { activations })
-    const tokens = (await loadTokenizer(checkpoint)).encode(await readFile(text, 'utf8'))
-    const context = quick ? 512 : 2048
-    found.push((await perplexity(decoder, tokens, { context, windows: 2 })).perplexity)
-    await checkpoint.close()
-    kernels.dispose()
-  }
-  const change = ((found[1] / found[0] - 1) * 100).toFixed(3)
-  const note = `${found[0].toFixed(3)} with f32 activations, ${found[1].toFixed(3)} with int8: ${change} %`
+  const checkpoint = await openFolder(nodeFolder(folder))
+  const [exact, rounded] = [
+    await cpu({ threads, strict: false }),
+    await cpu({ threads, strict: false }),
+  ]
+  const tokens = (await loadTokenizer(checkpoint)).encode(await readFile(text, 'utf8'))
+  const reference = await loadDecoder(checkpoint, exact, { activations: 'f32' })
+  const decoder = await loadDecoder(checkpoint, rounded, { activations: 'int8' })
+  const found = await perplexity(decoder, tokens, { context, windows, reference })
+  await checkpoint.close()
+  exact.dispose()
+  rounded.dispose()
+  const { perplexity: int8, referencePerplexity: f32 = Number.NaN, kl = Number.NaN } = found
+  const change = ((int8 / f32 - 1) * 100).toFixed(3)
+  const note = `${f32.toFixed(3)} with f32 activations, ${int8.toFixed(3)} with int8: ${change} %, KL ${kl.toExponential(2)}`
   return [{ what, who: 'lowbit', unit: '', note }]
 }

@@ -1,0 +1,2 @@
+export { palettizeOptions } from './options.ts'
+export { palettize } from './palettize.ts'

@@ -1,0 +1,113 @@
+/**
+ * The tables of palettize's README. Perplexities (each row a whole run) or the time that palettes take:
+ *   node tooling/figures/palettes.ts quality [--model DIR --calibration FILE --evaluation FILE --context 2048] [--samples N] [--windows N] [--only TEXT]
+ *   node tooling/figures/palettes.ts speed --model DIR
+ */
+
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+import { DEMO_MODEL } from '@lowbit/demo-model'
+import { openFolder } from '@lowbit/formats'
+import { nodeFolder } from '@lowbit/formats/node'
+import { cpu } from '@lowbit/kernels-cpu'
+import { blockNames, decoderConfig } from '@lowbit/model'
+import { palettize } from '@lowbit/palettize'
+import { measurer } from './measure.ts'
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    model: { type: 'string', default: fileURLToPath(DEMO_MODEL.folder) },
+    calibration: { type: 'string', default: fileURLToPath(DEMO_MODEL.calibration) },
+    evaluation: { type: 'string', default: fileURLToPath(DEMO_MODEL.evaluation) },
+    context: { type: 'string', default: '512' },
+    samples: { type: 'string', default: '16' },
+    windows: { type: 'string', default: '5' },
+    threads: { type: 'string', default: '1' },
+    only: { type: 'string' },
+  },
+})
+
+type Options = NonNullable<Parameters<typeof palettize>[0]>
+
+const grouped = { granularity: 'per-grouped-channel', groupSize: 16 } as const
+const plain = { feedback: false } as const
+
+const QUALITY: readonly (readonly [string, Options])[] = [
+  ['6 bits', { bits: 6 }],
+  ['4 bits, scales of rows', { bits: 4, perChannelScale: true }],
+  ['4 bits', { bits: 4 }],
+  ['– nearest values', { bits: 4, ...plain }],
+  ['– nearest values, no importance', { bits: 4, importance: 'none' }],
+  ['– nearest values, 0.1 % outliers', { bits: 4, ...plain, outliers: 0.001 }],
+  ['– 0.1 % outliers', { bits: 4, outliers: 0.001 }],
+  ['– palettes not refitted', { bits: 4, rounds: 0 }],
+  ['3 bits', { bits: 3 }],
+  ['3 bits, 16 rows a palette', { bits: 3, ...grouped }],
+  ['– nearest values', { bits: 3, ...grouped, ...plain }],
+  ['– palettes not refitted', { bits: 3, ...grouped, rounds: 0 }],
+  ['8 bits for 4 weights', { bits: 8, clusterDim: 4 }],
+]
+
+const SPEED: readonly (readonly [string, Options])[] = [
+  ['4 bits', { bits: 4, importance: 'none' }],
+  ['3 bits, 16 rows a palette', { bits: 3, ...grouped, importance: 'none' }],
+  ['6 bits', { bits: 6, importance: 'none' }],
+  ['8 bits', { bits: 8, importance: 'none' }],
+]
+
+if (positionals[0] === 'speed') await speed()
+else await quality()
+
+async function quality(): Promise<void> {
+  const figures = await measurer({
+    model: values.model,
+    calibration: values.calibration,
+    evaluation: values.evaluation,
+    context: Number(values.context),
+    samples: Number(values.samples),
+    windows: Number(values.windows),
+    threads: Number(values.threads),
+  })
+  console.log(
+    '| setting | bits | output error, % | perplexity | KL, nats | CPU s |\n|---|---|---|---|---|---|',
+  )
+  console.log(`| original | 16 | 0 | ${(await figures.original()).toFixed(3)} | 0 | |`)
+  for (const [name, options] of QUALITY) {
+    if (values.only && !name.includes(values.only)) continue
+    const m = await figures.measure({ rules: [{ method: 'palettize', ...options }] })
+    console.log(
+      `| ${name} | ${m.bits.toFixed(3)} | ${(100 * m.error).toFixed(3)} | ${m.perplexity.toFixed(3)} | ${m.kl.toFixed(4)} | ${m.cpuSeconds.toFixed(1)} |`,
+    )
+  }
+  await figures.close()
+}
+
+/** CPU seconds of the quantizer alone, over all linears of the blocks. */
+async function speed(): Promise<void> {
+  const checkpoint = await openFolder(nodeFolder(values.model))
+  const kernels = await cpu({ threads: Number(values.threads) })
+  const { architecture, layers } = decoderConfig(checkpoint.config)
+  const modules = Array.from({ length: layers }, (_, layer) => [
+    ...blockNames(architecture, layer).modules.values(),
+  ]).flat()
+  console.log('| setting, plain k-means | CPU s, all linears |\n|---|---|')
+  for (const [name, options] of SPEED) {
+    const quantizer = palettize(options)
+    let seconds = 0
+    for (const module of modules) {
+      const source = kernels.load(await checkpoint.readMatrix(module))
+      const weight = kernels.tensor(source.rows, source.columns)
+      kernels.gather(weight, source)
+      kernels.unload(source)
+      const before = process.cpuUsage()
+      await quantizer.quantize({ name: module, weight, kernels, seed: 0 })
+      const { user, system } = process.cpuUsage(before)
+      seconds += (user + system) / 1e6
+      kernels.free(weight)
+    }
+    console.log(`| ${name} | ${seconds.toFixed(2)} |`)
+  }
+  kernels.dispose()
+  await checkpoint.close()
+}
