@@ -10,8 +10,9 @@ import { exponentials } from './softmax'
 import { take, thread } from './threads'
 import { edgeTile, HIGH } from './tile'
 
-const ROWS = 48
-const KEYS = 64
+/** Query rows of a block, and keys of a panel. */
+export const ROWS = 48
+export const KEYS = 64
 
 /**
  * q and out [rows][heads·size], k and v [keys][keyHeads·size]. `scratch`: for each thread 48 rows
@@ -161,11 +162,43 @@ function some(
   const panel = packed + <usize>(ROWS * depth) * 4
   const spare = panel + <usize>(KEYS * depth) * 4 + 64
   const line = <usize>width << 2
+  scoresOf(scores, line, q, stride, k, keyStride, size, rows, before, packed, panel, spare)
+  for (let r = 0; r < rows; r++) {
+    const p = scores + <usize>r * line
+    const seen = before + r + 1
+    const factor = f32x4.splat(exponentials(p, seen, scale))
+    // What lies past the last is overwritten next.
+    for (let i = 0; i < seen; i += 4) {
+      const at = p + (<usize>i << 2)
+      v128.store(at, f32x4.mul(v128.load(at), factor))
+    }
+    memory.fill(p + (<usize>seen << 2), 0, <usize>(width - seen) << 2)
+  }
+  mix(out, stride, scores, line, v, keyStride, size, rows, before, packed, panel, spare)
+}
+
+/**
+ * S = Q·Kᵀ of a block, 64 keys at a time; panels wholly above the diagonal are left out. `line`: bytes from row to
+ * row of S. Room: `packed` 48 × max(size, 64) floats, `panel` 64 × max(size, 64) and 64 bytes, `spare` 192 bytes.
+ */
+export function scoresOf(
+  scores: usize,
+  line: usize,
+  q: usize,
+  stride: usize,
+  k: usize,
+  keyStride: usize,
+  size: i32,
+  rows: i32,
+  before: i32,
+  packed: usize,
+  panel: usize,
+  spare: usize,
+): void {
   const keys = before + rows
   for (let r = 0; r < rows; r += HIGH) {
     packPanel(packed + <usize>(r * size) * 4, q + <usize>r * stride, stride, rows - r, size, 1)
   }
-  // S = Q·Kᵀ, 64 keys at a time; panels wholly above the diagonal are left out.
   for (let n = 0; n < keys; n += KEYS) {
     const last = min(n + KEYS, keys)
     for (let m = n; m < last; m += 8) {
@@ -196,18 +229,24 @@ function some(
       }
     }
   }
-  for (let r = 0; r < rows; r++) {
-    const p = scores + <usize>r * line
-    const seen = before + r + 1
-    const factor = f32x4.splat(exponentials(p, seen, scale))
-    // What lies past the last is overwritten next.
-    for (let i = 0; i < seen; i += 4) {
-      const at = p + (<usize>i << 2)
-      v128.store(at, f32x4.mul(v128.load(at), factor))
-    }
-    memory.fill(p + (<usize>seen << 2), 0, <usize>(width - seen) << 2)
-  }
-  // out = P·V, 64 keys at a time.
+}
+
+/** out = P·V of a block, 64 keys at a time; P has zeros above the diagonal. Room as in scoresOf. */
+export function mix(
+  out: usize,
+  stride: usize,
+  scores: usize,
+  line: usize,
+  v: usize,
+  keyStride: usize,
+  size: i32,
+  rows: i32,
+  before: i32,
+  packed: usize,
+  panel: usize,
+  spare: usize,
+): void {
+  const keys = before + rows
   for (let n = 0; n < keys; n += KEYS) {
     const depth = min(KEYS, keys - n)
     for (let r = 0; r < rows; r += HIGH) {

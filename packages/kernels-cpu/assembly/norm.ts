@@ -104,14 +104,14 @@ export function rope(
   }
 }
 
-const SILU = 0
-const GELU = 1
-const GELU_ERF = 2
+export const SILU = 0
+export const GELU = 1
+export const GELU_ERF = 2
 
 /** 1 / (1 + e^−x). */
 // @ts-ignore: decorator
 @inline
-function sigmoid(x: v128): v128 {
+export function sigmoid(x: v128): v128 {
   const one = f32x4.splat(1)
   return f32x4.div(one, f32x4.add(one, exp4(f32x4.neg(x))))
 }
@@ -119,7 +119,7 @@ function sigmoid(x: v128): v128 {
 /** erfc(|x|) by Chebyshev fitting (Press et al., erfcc): relative error below 1.2e-7. */
 // @ts-ignore: decorator
 @inline
-function erfc4(z: v128): v128 {
+export function erfc4(z: v128): v128 {
   const one = f32x4.splat(1)
   const t = f32x4.div(one, fma(z, f32x4.splat(0.5), one))
   let p = f32x4.splat(0.17087277)

@@ -5,14 +5,16 @@ import { depthOf } from './source'
 import { take, thread } from './threads'
 
 /**
- * out[i] = W[indices[i]], or W[i] with indices 0. `map`: feature of each stored column, −1 padding;
- * 0: as stored. `factors`: one for each feature, or 0. `scratch`: two panels for each thread.
+ * out[i] = W[indices[i]], or W[from + i] with indices 0 and `from` a multiple of 8. `map`: feature of
+ * each stored column, −1 padding; 0: as stored. `factors`: one for each feature, or 0. `scratch`: two
+ * panels for each thread.
  */
 export function gather(
   out: usize,
   columns: i32,
   source: usize,
   indices: usize,
+  from: i32,
   count: i32,
   map: usize,
   factors: usize,
@@ -26,7 +28,7 @@ export function gather(
   const some = indices ? 1 : 8
   const tasks = (count + some - 1) / some
   for (let task = take(); task < tasks; task = take()) {
-    const first = indices ? load<i32>(indices + (<usize>task << 2)) : task << 3
+    const first = indices ? load<i32>(indices + (<usize>task << 2)) : from + (task << 3)
     for (let k = 0; k < depth; k += BLOCK) {
       const end = min(k + BLOCK, depth)
       fill(panel, source, first >> 3, k, end, parts)

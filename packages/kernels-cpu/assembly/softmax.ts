@@ -50,7 +50,7 @@ export function softmax(x: usize, rows: i32, columns: i32): void {
 }
 
 /** Σ e^(x − peak) in f64. */
-function partition(p: usize, count: i32, most: f32): f64 {
+export function partition(p: usize, count: i32, most: f32): f64 {
   const shift = f32x4.splat(most)
   let total = f64x2.splat(0)
   for (let i = 0; i < count; i += 4) {

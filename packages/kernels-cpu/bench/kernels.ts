@@ -177,6 +177,26 @@ for (const [rows, start] of [
     return gflops(4 * 576 * (rows * start + (rows * (rows + 1)) / 2), ms)
   }
 }
+benches['attention backward, 9 heads of 64, 2048 rows'] = async (kernels) => {
+  const [q, out, dq] = [0, 1, 2].map(() => filled(kernels, 2048, 576))
+  const [k, v, dk, dv] = [0, 1, 2, 3].map(() => filled(kernels, 2048, 192))
+  const gradients = { q: dq, k: dk, v: dv }
+  const shape = { ...attention, start: 0 }
+  const ms = await best(() => kernels.attentionGradient(gradients, out, q, k, v, shape))
+  kernels.free(q, out, dq, k, v, dk, dv)
+  // Five products, where forward has two.
+  return gflops((10 * 576 * 2048 * 2049) / 2, ms)
+}
+benches['multiplyTransposed, 2048 × 1536 by 576'] = async (kernels) => {
+  const [a, b, out] = [
+    filled(kernels, 2048, 1536),
+    filled(kernels, 1536, 576),
+    filled(kernels, 2048, 576),
+  ]
+  const ms = await best(() => kernels.multiplyTransposed(out, a, b))
+  kernels.free(a, b, out)
+  return gflops(2 * 2048 * 1536 * 576, ms)
+}
 
 const strict = values.strict ?? false
 const kernels = await cpu({ strict, threads: values.threads ? Number(values.threads) : 1 })

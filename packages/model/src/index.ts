@@ -2,6 +2,16 @@ export { ARCHITECTURES, findArchitecture } from './architectures/index.ts'
 export { llama } from './architectures/llama.ts'
 export { calibrationWindows } from './calibration/windows.ts'
 export {
+  type BlockGradients,
+  type BlockTrace,
+  backwardBlock,
+  type DifferentiableBlock,
+  type DifferentiableLinear,
+  freeTrace,
+  traceBlock,
+} from './decoder/backward.ts'
+export { backwardHead, type Head, type HeadOptions } from './decoder/backward-head.ts'
+export {
   type Attend,
   attendCached,
   attendWithin,

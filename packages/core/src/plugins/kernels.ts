@@ -12,6 +12,7 @@
  */
 
 import type { Matrix, Rotation, ScalarGrid } from '../matrix/types.ts'
+import type { Activation, GradientKernels } from './gradients.ts'
 
 /** `u8` and `u16` hold codes. */
 export type TensorType = 'f32' | 'u8' | 'u16'
@@ -205,7 +206,7 @@ export interface SampleOptions {
   readonly random: number
 }
 
-export interface Kernels {
+export interface Kernels extends GradientKernels {
   /** `reference`, `cpu`, `webgpu`, `cuda`. */
   readonly name: string
   /** The variant in words: "strict SIMD, 2 threads". */
@@ -384,12 +385,7 @@ export interface Kernels {
   /** Rotates pairs (i, i + headSize/2) of every head in place; row t turns by cos/sin row start + t ([positions, headSize/2]). */
   rope(x: Tensor, cos: Tensor, sin: Tensor, headSize: number, start: number): void
   /** out = act(gate) · up, or act(gate) without up; out may be gate. `gelu` is the tanh form. */
-  activate(
-    out: Tensor,
-    gate: Tensor,
-    up: Tensor | undefined,
-    kind: 'silu' | 'gelu' | 'gelu_erf' | 'relu',
-  ): void
+  activate(out: Tensor, gate: Tensor, up: Tensor | undefined, kind: Activation): void
   /** Causal attention: q [n, heads·size], k and v [≥ start + n, keyValueHeads·size]. */
   attention(out: Tensor, q: Tensor, k: Tensor, v: Tensor, shape: AttentionShape): void
   /** In place, row by row. */

@@ -231,7 +231,20 @@ it('gives the same bits for any number of threads', async () => {
     kernels.attention(out, q, k, k, shape)
     kernels.activate(q, q, out, 'gelu_erf')
     kernels.softmax(q)
-    return [await kernels.read(out), await kernels.read(q)]
+    const gradients = {
+      q: kernels.tensor(120, 192),
+      k: kernels.tensor(130, 96),
+      v: kernels.tensor(130, 96),
+    }
+    kernels.attentionGradient(gradients, out, q, k, k, shape)
+    const sums = { input: out, gain: kernels.tensor(1, 192), bias: kernels.tensor(1, 192) }
+    kernels.normGradient(sums, q, gradients.q, kernels.rows(q, 3, 4), {
+      kind: 'layer',
+      epsilon: 1e-5,
+    })
+    kernels.multiplyTransposed(gradients.q, q, kernels.upload(normals(random, 192 * 192), 192, 192))
+    const all = [...Object.values(gradients), ...Object.values(sums), q]
+    return Promise.all(all.map((each) => kernels.read(each)))
   })
   expect(results[1]).toEqual(results[0])
   expect(results[2]).toEqual(results[0])

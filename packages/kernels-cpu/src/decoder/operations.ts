@@ -1,6 +1,6 @@
 /** A decoder's small operations. */
 
-import { type Kernels, LowbitError } from '@lowbit/core'
+import { type AttentionShape, type Kernels, LowbitError, type Tensor } from '@lowbit/core'
 import type { Device } from '../device.ts'
 import { expect, own } from '../tensors.ts'
 import { sampleLogits } from './sample.ts'
@@ -19,13 +19,13 @@ type Operations = Pick<
   | 'sample'
 >
 
-const ACTIVATION = { silu: 0, gelu: 1, gelu_erf: 2, relu: 3 } as const
+export const ACTIVATION = { silu: 0, gelu: 1, gelu_erf: 2, relu: 3 } as const
 
 /** Up to so many query rows each go through attention by themselves. */
 const FEW_ROWS = 5
 /** Query rows of a block, and keys of a panel, as in assembly/attention.ts. */
-const QUERY_ROWS = 48
-const KEYS = 64
+export const QUERY_ROWS = 48
+export const KEYS = 64
 
 export function decoderOperations(device: Device): Operations {
   const { memory } = device
@@ -71,18 +71,8 @@ export function decoderOperations(device: Device): Operations {
     },
     attention(target, query, key, value, shape) {
       const { heads, keyValueHeads, headSize, scale, start } = shape
-      const rows = query.rows
-      const q = expect(query, rows, heads * headSize, 'q').at
+      const { q, k, v, rows, keys } = attentionInputs(query, key, value, shape)
       const out = expect(target, rows, heads * headSize, 'out').at
-      const k = expect(key, key.rows, keyValueHeads * headSize, 'k').at
-      const v = expect(value, value.rows, keyValueHeads * headSize, 'v').at
-      if (heads % keyValueHeads !== 0) {
-        throw new LowbitError('bad-shape', `${heads} heads do not share ${keyValueHeads} of keys`)
-      }
-      const keys = start + rows
-      if (start < 0 || key.rows < keys || value.rows < keys) {
-        throw new LowbitError('bad-shape', `there are fewer keys or values than ${keys} positions`)
-      }
       const block = rows <= FEW_ROWS ? 1 : QUERY_ROWS
       const width = Math.ceil(keys / 8) * 8 + 8
       const depth = Math.max(headSize, KEYS)
@@ -103,11 +93,7 @@ export function decoderOperations(device: Device): Operations {
     crossEntropy(target, logits, targets) {
       const { at, rows, columns } = own(logits)
       const out = expect(target, rows, 1, 'out').at
-      if (targets.length !== rows || targets.some((token) => token >= columns)) {
-        throw new LowbitError('bad-shape', `there are not ${rows} targets below ${columns}`)
-      }
-      const indices = device.room('indices', rows * 4)
-      memory.u32.set(targets, indices / 4)
+      const indices = copyTargets(device, targets, rows, columns)
       const parts = device.room('parts', rows * 16)
       device.run('entropyParts', rows * columns * 8, parts, at, rows, columns, indices)
       for (let row = 0; row < rows; row++) {
@@ -131,4 +117,35 @@ export function decoderOperations(device: Device): Operations {
       return sampleLogits(memory.f32.subarray(at / 4, at / 4 + columns), options)
     },
   }
+}
+
+export function attentionInputs(query: Tensor, key: Tensor, value: Tensor, shape: AttentionShape) {
+  const { heads, keyValueHeads, headSize, start } = shape
+  const rows = query.rows
+  const q = expect(query, rows, heads * headSize, 'q').at
+  const k = expect(key, key.rows, keyValueHeads * headSize, 'k').at
+  const v = expect(value, value.rows, keyValueHeads * headSize, 'v').at
+  if (heads % keyValueHeads !== 0) {
+    throw new LowbitError('bad-shape', `${heads} heads do not share ${keyValueHeads} of keys`)
+  }
+  const keys = start + rows
+  if (start < 0 || key.rows < keys || value.rows < keys) {
+    throw new LowbitError('bad-shape', `there are fewer keys or values than ${keys} positions`)
+  }
+  return { q, k, v, rows, keys }
+}
+
+/** Targets where the kernels can read them. */
+export function copyTargets(
+  device: Device,
+  targets: Uint32Array,
+  rows: number,
+  columns: number,
+): number {
+  if (targets.length !== rows || targets.some((token) => token >= columns)) {
+    throw new LowbitError('bad-shape', `there are not ${rows} targets below ${columns}`)
+  }
+  const at = device.room('indices', rows * 4)
+  device.memory.u32.set(targets, at / 4)
+  return at
 }

@@ -63,10 +63,13 @@ function gatherStored(
   const scratch = device.roomPerThread('gathered', ROOM)
   const { columns, source, map, factors, terms } = weight
   const work = count * columns
+  // Neighbours are taken strip by strip, so that each is decoded once.
+  const from = rows?.[0] ?? 0
+  const together = from % 8 === 0 && (rows?.every((row, i) => row === from + i) ?? true)
   device.run(
     'gather',
     work,
-    ...[out, columns, source, indices, count, map, factors, scratch.at, scratch.each],
+    ...[out, columns, source, together ? 0 : indices, from, count, map, factors, scratch.at, scratch.each],
   )
   const { bias, sparse, input } = terms
   if (bias || sparse) {

@@ -5,6 +5,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import { type BenchOf, type OpenBench, openBench } from './kernels/bench.ts'
 import { decoderContract } from './kernels/decoder.ts'
 import { fittingContract } from './kernels/fitting.ts'
+import { gradientContract } from './kernels/gradients.ts'
 import { linearAlgebraContract } from './kernels/linear-algebra.ts'
 import { matmulContract } from './kernels/matmul.ts'
 import { memoryContract } from './kernels/memory.ts'
@@ -22,6 +23,7 @@ const GROUPS = {
   tables: tablesContract,
   vectors: vectorContract,
   decoder: decoderContract,
+  gradients: gradientContract,
   sampling: samplingContract,
 } satisfies Record<string, (open: BenchOf) => void>
 

@@ -6,6 +6,7 @@
 import type { Kernels } from '@lowbit/core'
 import { decoder } from './decoder.ts'
 import { distributions } from './distributions.ts'
+import { gradients } from './gradients.ts'
 import { linearAlgebra } from './linear-algebra.ts'
 import { matrixOperations } from './matrices.ts'
 import { createMemory } from './memory.ts'
@@ -29,6 +30,7 @@ export function referenceKernels(): Kernels {
     ...vectorOperations(memory),
     ...decoder(memory),
     ...distributions(memory),
+    ...gradients(memory),
     dispose: () => memory.close(),
   }
 }

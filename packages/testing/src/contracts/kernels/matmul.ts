@@ -124,7 +124,13 @@ export function matmulContract(open: BenchOf): void {
       const picked = randomIntegers(4, rows, seededRandom(rows))
       const some = zeros(4, columns)
       kernels.gather(some, weight, picked)
+      // Neighbours, from a place that a layout in strips may start at.
+      const first = rows > 8 ? 8 : 0
+      const neighbours = zeros(rows - first, columns)
+      const indices = Uint32Array.from({ length: rows - first }, (_, i) => first + i)
+      kernels.gather(neighbours, weight, indices)
       const [whole, part] = [await kernels.read(all), await kernels.read(some)]
+      expect(await kernels.read(neighbours), name).toEqual(whole.slice(first * columns))
       for (let i = 0; i < rows * columns; i++) {
         expectNear(whole[i], dense[i], 2e-6 * largest, `${name}: weight ${i}`)
       }
