@@ -50,6 +50,15 @@ export function define(
       "tokens of a window (default: 2048, or the model's context)",
       wholeNumber(1, 1_000_000),
     )
+    .option(
+      '--tune',
+      'afterwards move scales and norms toward the original’s next-token distributions',
+    )
+    .option(
+      '--tune-steps <n>',
+      'windows that tuning learns from (default: 64)',
+      wholeNumber(1, 1_000_000),
+    )
     .addOption(
       new Option('--format <name>', 'layout of the new model (default: lowbit)').choices(
         FORMATS.map(({ name }) => name).filter((name) => name !== 'dense'),

@@ -16,6 +16,8 @@ export interface QuantizeFlags {
   readonly length?: number
   readonly format?: string
   readonly seed?: number
+  readonly tune?: boolean
+  readonly tuneSteps?: number
 }
 
 export interface QuantizeRequest {
@@ -38,6 +40,7 @@ export async function readRequest(
     rules: [{ ...(match && { match }), method: plugin.name, ...options }],
     calibration: defined({ samples: flags.samples, length: flags.length }),
     ...defined({ format: flags.format, seed: flags.seed }),
+    ...tuneSection(flags),
   })
   return { recipe, text, lengthGiven: flags.length !== undefined }
 }
@@ -78,4 +81,10 @@ async function fromRecipe(
 function defined<T extends object>(values: T): Partial<T> {
   const given = Object.entries(values).filter(([, value]) => value !== undefined)
   return Object.fromEntries(given) as Partial<T>
+}
+
+/** --tune and --tune-steps as a recipe has them. */
+function tuneSection({ tune, tuneSteps }: QuantizeFlags): { tune?: { steps?: number } } {
+  if (!tune && tuneSteps === undefined) return {}
+  return { tune: defined({ steps: tuneSteps }) }
 }

@@ -11,7 +11,7 @@ import {
   type Matrix,
 } from '@lowbit/core'
 import { assemble, type Described, dropParts, type Folder, writePart } from '@lowbit/formats'
-import { newConfig } from './quantize-model.ts'
+import { newConfig } from './new-config.ts'
 
 export interface ConvertJob {
   readonly checkpoint: Checkpoint

@@ -23,6 +23,7 @@ export async function jobFingerprint(
     seed: job.recipe.seed,
     trueSequential: job.recipe.calibration.trueSequential,
     target: job.recipe.calibration.target,
+    tune: job.recipe.tune,
     config: job.checkpoint.config,
     modules: job.checkpoint.modules,
     source: await sourcePrint(opened),

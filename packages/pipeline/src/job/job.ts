@@ -21,7 +21,7 @@ export interface QuantizeJob {
   readonly maxShardBytes?: number
   /**
    * Bytes of activations that may be kept between the steps of a block, besides the residual stream.
-   * Beyond it linears run a second time; the result is the same. Default 256 MB.
+   * Beyond it linears run a second time; the result is the same. Default 128 MB.
    */
   readonly keptBytes?: number
   readonly signal?: AbortSignal

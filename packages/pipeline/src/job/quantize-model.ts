@@ -1,13 +1,6 @@
 /** A recipe and a checkpoint → a smaller checkpoint, one block at a time. */
 
-import {
-  type Entry,
-  type Format,
-  inProcess,
-  LowbitError,
-  type Matrix,
-  type Tensor,
-} from '@lowbit/core'
+import { type Entry, inProcess, LowbitError, type Matrix, type Tensor } from '@lowbit/core'
 import {
   assemble,
   type Described,
@@ -28,16 +21,20 @@ import {
   unloadBlock,
 } from '@lowbit/model'
 import { type Assignment, assignQuantizers } from '../recipe/resolve.ts'
+import { TUNED, tuneParts } from '../tune/tune-parts.ts'
 import { breathe } from './breathe.ts'
 import { finishedReport, jobFingerprint, openJournal, REPORT } from './identity.ts'
 import type { QuantizeJob } from './job.ts'
 import { type Journal, removeJournal, writeJournal } from './journal.ts'
+import { newConfig } from './new-config.ts'
 import { prepareQuantizers } from './prepare.ts'
 import { quantizeBlock, quantizeMatrix } from './quantize-block.ts'
 import type { ModuleReport, QuantizeReport } from './report.ts'
 
 /** The part that holds everything outside the blocks. */
 const REST = 'rest'
+/** Of activations that are kept from one step of a block to the next. */
+const KEPT_BYTES = 128e6
 const blockPart = (layer: number): string => `block-${String(layer).padStart(5, '0')}`
 
 export async function quantizeModel(job: QuantizeJob): Promise<QuantizeReport> {
@@ -66,7 +63,7 @@ export async function quantizeModel(job: QuantizeJob): Promise<QuantizeReport> {
   const whole = await finishedReport(job, print)
   if (whole) {
     announce(parts.length)
-    await dropParts(folder, parts)
+    await dropParts(folder, [...parts, TUNED])
     await removeJournal(folder)
     return whole
   }
@@ -110,7 +107,7 @@ export async function quantizeModel(job: QuantizeJob): Promise<QuantizeReport> {
         trueSequential: job.recipe.calibration.trueSequential,
         streams: live,
         originals: untouched,
-        keptBytes: job.keptBytes ?? 256e6,
+        keptBytes: (job.keptBytes ?? KEPT_BYTES) / (untouched.length > 0 ? 2 : 1),
         signal,
         onStep: (what, inside) => job.onEvent?.({ kind: 'step', part, what, done: share(inside) }),
         onModule: (report, seconds) => job.onEvent?.({ kind: 'module', report, seconds }),
@@ -128,6 +125,8 @@ export async function quantizeModel(job: QuantizeJob): Promise<QuantizeReport> {
   kernels.free(...streams, ...originals, context.cos, context.sin)
   if (!journal.parts[REST]) await quantizeRest(job, journal, quantizers, blockModules)
 
+  if (job.recipe.tune) await tuneParts(job, opened, journal, windows, parts)
+
   const described = Object.assign({}, ...parts.map((part) => journal.parts[part].described))
   const bytes = await assemble({
     folder,
@@ -142,7 +141,7 @@ export async function quantizeModel(job: QuantizeJob): Promise<QuantizeReport> {
   }
   // The last file of all: with it the checkpoint is whole, whatever happens to the parts and the journal.
   await folder.write(REPORT, [jsonBytes({ ...report, fingerprint: print })], signal)
-  await dropParts(folder, parts)
+  await dropParts(folder, [...parts, TUNED])
   await removeJournal(folder)
   return report
 }
@@ -325,17 +324,6 @@ async function quantizeRest(
     entries.push({ tensor, raw: await checkpoint.readRaw(tensor) })
   }
   await finishPart(job, journal, REST, entries, reports)
-}
-
-/** config.json with what the layout has to say in place of what the source's layout said. */
-export function newConfig(
-  config: Readonly<Record<string, unknown>>,
-  format: Format,
-  described: Described,
-): Record<string, unknown> {
-  const { quantization_config: _, ...plain } = config
-  const modules = new Map(Object.entries(described))
-  return modules.size === 0 ? plain : { ...plain, ...format.config(modules) }
 }
 
 function summarize(
