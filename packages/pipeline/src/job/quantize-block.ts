@@ -48,7 +48,10 @@ export interface BlockJob {
   readonly trueSequential: boolean
   /** The residual stream of each calibration window, changed in place; empty when no one needs it. */
   readonly streams: readonly Tensor[]
-  /** Bytes of inputs that are kept from one step to the next; the rest is computed a second time. */
+  /**
+   * Bytes that the streams and the inputs kept from one step to the next may take together; the rest
+   * of the inputs is computed a second time.
+   */
   readonly keptBytes: number
   readonly signal?: AbortSignal
   onStep?(what: string, share: number): void
@@ -159,7 +162,7 @@ async function runStep(walk: Walk, index: number): Promise<void> {
   const following = STEPS[index + 1]
   const inTheMiddle = following !== undefined && following.enter === undefined
   const next: (Tensor | undefined)[] = []
-  let bytes = 0
+  let bytes = streams.reduce((sum, x) => sum + 4 * x.rows * x.columns, 0)
   for (const [i, x] of streams.entries()) {
     if (inTheMiddle) {
       bytes += 4 * x.rows * following.inputSize(config)

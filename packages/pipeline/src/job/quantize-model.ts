@@ -102,7 +102,7 @@ export async function quantizeModel(job: QuantizeJob): Promise<QuantizeReport> {
         seed: job.recipe.seed,
         trueSequential: job.recipe.calibration.trueSequential,
         streams: live,
-        keptBytes: job.keptBytes ?? 256e6,
+        keptBytes: job.keptBytes ?? 288e6,
         signal,
         onStep: (what, inside) => job.onEvent?.({ kind: 'step', part, what, done: share(inside) }),
         onModule: (report, seconds) => job.onEvent?.({ kind: 'module', report, seconds }),
