@@ -20,8 +20,9 @@ export interface QuantizeJob {
   readonly executor?: Executor
   readonly maxShardBytes?: number
   /**
-   * Bytes of activations that may be kept between the steps of a block, besides the residual stream.
-   * Beyond it linears run a second time; the result is the same. Default 128 MB.
+   * Bytes of activations that may be kept: the residual streams (twice where weights are aimed at the original's outputs), which always are, and as many inputs
+   * between the steps of a block as fit beside them. Beyond it linears run a second time; the result
+   * is the same. Default 288 MB.
    */
   readonly keptBytes?: number
   readonly signal?: AbortSignal

@@ -52,7 +52,10 @@ export interface BlockJob {
   readonly streams: readonly Tensor[]
   /** The same through the original model, when weights are aimed at its outputs; else empty. */
   readonly originals: readonly Tensor[]
-  /** Bytes of inputs that are kept from one step to the next; the rest is computed a second time. */
+  /**
+   * Bytes that the streams and the inputs kept from one step to the next may take together; the rest
+   * of the inputs is computed a second time.
+   */
   readonly keptBytes: number
   readonly signal?: AbortSignal
   onStep?(what: string, share: number): void

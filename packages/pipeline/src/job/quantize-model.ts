@@ -33,8 +33,8 @@ import type { ModuleReport, QuantizeReport } from './report.ts'
 
 /** The part that holds everything outside the blocks. */
 const REST = 'rest'
-/** Of activations that are kept from one step of a block to the next. */
-const KEPT_BYTES = 128e6
+/** Of residual streams and of activations that are kept from one step of a block to the next. */
+const KEPT_BYTES = 288e6
 const blockPart = (layer: number): string => `block-${String(layer).padStart(5, '0')}`
 
 export async function quantizeModel(job: QuantizeJob): Promise<QuantizeReport> {

@@ -11,7 +11,10 @@ export interface Walk {
   readonly attend: Attend
   /** The residual stream of each calibration window, changed in place. */
   readonly streams: readonly Tensor[]
-  /** Bytes of inputs that are kept from one step to the next; the rest is computed a second time. */
+  /**
+   * Bytes that the streams and the inputs kept from one step to the next may take together; the rest of the
+   * inputs is computed a second time.
+   */
   readonly keptBytes: number
   readonly signal?: AbortSignal
   /** Inputs of the step at hand that were kept when the step before ran, by window. */
@@ -51,7 +54,7 @@ export async function runStep(walk: Walk, index: number): Promise<void> {
   const following = STEPS[index + 1]
   const inTheMiddle = following !== undefined && following.enter === undefined
   const next: (Tensor | undefined)[] = []
-  let bytes = 0
+  let bytes = streams.reduce((sum, x) => sum + 4 * x.rows * x.columns, 0)
   for (const [i, x] of streams.entries()) {
     if (inTheMiddle) {
       bytes += 4 * x.rows * following.inputSize(config)
