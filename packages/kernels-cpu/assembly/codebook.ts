@@ -1,14 +1,13 @@
 /**
  * Vectors of weights: how their codes (1 or 2 bytes) lie, and how a panel is filled from them. A table is
- * [entry][pitch], f32, each entry padded with zeros to whole vectors (along IN 1 and 2 stay as long as
- * they are).
+ * [entry][pitch], f32; along IN entries of 3, 5, 6 and 7 are padded with zeros to whole vectors.
  *
  *   OUT  [vector of rows][k]: a code is `length` rows of one column; a GEMV walks along k and keeps
  * the rows' sums in registers
  *   IN   [strip][vector of columns][8]: a code is `length` columns of one row; eight rows share a
  * piece of x
  *
- * Scales and offsets of OUT are [vector of rows][group][pitch / 4], of IN [strip][group][8] as for
+ * Scales and offsets of OUT are [vector of rows][group][length, padded to fours], of IN [strip][group][8] as for
  * scalars; both may be 0 (none).
  */
 
@@ -74,12 +73,13 @@ function fillVector(
   const scales = scalesOf(source)
   const offsets = offsetsOf(source)
   const skip = <usize>(first << 2)
+  const scalePitch = <usize>(((lengthOf(source) + 3) & ~3) << 2)
   const row = vector * lengthOf(source)
   let p = dataOf(source) + <usize>vector * strideOf(source) + <usize>(from * wide)
   let k = from
   for (let g = from / group; k < to; g++) {
     const table = tableAt(source, row, g) + skip
-    const at = <usize>(vector * groupsOf(source) + g) * pitch + skip
+    const at = <usize>(vector * groupsOf(source) + g) * scalePitch + skip
     let s0 = f32x4.splat(1)
     let s1 = s0
     let o0 = f32x4.splat(0)

@@ -26,17 +26,33 @@ export function vectorsOut(
   from: i32,
   to: i32,
 ): void {
-  const vectors = <i32>(pitchOf(source) >> 4)
+  if (lengthOf(source) & 3) vectorsOfSize(0, out, x, source, add, from, to)
+  else vectorsOfSize(1, out, x, source, add, from, to)
+}
+
+/** `exact`: entries are whole vectors, so that their size is known here. */
+// @ts-ignore: decorator
+@inline
+function vectorsOfSize(
+  exact: i32,
+  out: usize,
+  x: usize,
+  source: usize,
+  add: i32,
+  from: i32,
+  to: i32,
+): void {
+  const vectors = (lengthOf(source) + 3) >> 2
   if (wideOf(source) == 1) {
-    if (vectors == 1) walkOut(1, 1, out, x, source, add, from, to)
-    else if (vectors == 2) walkOut(2, 1, out, x, source, add, from, to)
-    else if (vectors == 3) walkOut(3, 1, out, x, source, add, from, to)
-    else walkOut(4, 1, out, x, source, add, from, to)
+    if (vectors == 1) walkOut(1, 1, exact, out, x, source, add, from, to)
+    else if (vectors == 2) walkOut(2, 1, exact, out, x, source, add, from, to)
+    else if (vectors == 3) walkOut(3, 1, exact, out, x, source, add, from, to)
+    else walkOut(4, 1, exact, out, x, source, add, from, to)
   } else {
-    if (vectors == 1) walkOut(1, 2, out, x, source, add, from, to)
-    else if (vectors == 2) walkOut(2, 2, out, x, source, add, from, to)
-    else if (vectors == 3) walkOut(3, 2, out, x, source, add, from, to)
-    else walkOut(4, 2, out, x, source, add, from, to)
+    if (vectors == 1) walkOut(1, 2, exact, out, x, source, add, from, to)
+    else if (vectors == 2) walkOut(2, 2, exact, out, x, source, add, from, to)
+    else if (vectors == 3) walkOut(3, 2, exact, out, x, source, add, from, to)
+    else walkOut(4, 2, exact, out, x, source, add, from, to)
   }
 }
 
@@ -46,6 +62,7 @@ export function vectorsOut(
 function walkOut(
   vectors: i32,
   wide: i32,
+  exact: i32,
   out: usize,
   x: usize,
   source: usize,
@@ -59,6 +76,7 @@ function walkOut(
   const scales = scalesOf(source)
   const length = lengthOf(source)
   const pitch = <usize>(vectors << 4)
+  const size = exact ? pitch : pitchOf(source)
   const ways = vectors > 2 ? 2 : 4
   for (let vector = from; vector < to; vector++) {
     let p = dataOf(source) + <usize>vector * strideOf(source)
@@ -80,31 +98,33 @@ function walkOut(
       let d1 = a0
       const end = min(depth, k + group)
       for (; k + ways <= end; k += ways, p += ways * wide, q += ways * 4) {
-        let v = v128.load32_splat(q)
-        let entry = table + codeAt(wide, p) * pitch
+        // One load of x and shuffles: loads are what this is bound by.
+        const four = v128.load(q)
+        let v = v128.shuffle<f32>(four, four, 0, 0, 0, 0)
+        let entry = table + codeAt(wide, p) * size
         a0 = fma(v, v128.load(entry), a0)
         if (vectors > 1) a1 = fma(v, v128.load(entry, 16), a1)
         if (vectors > 2) c0 = fma(v, v128.load(entry, 32), c0)
         if (vectors > 3) c1 = fma(v, v128.load(entry, 48), c1)
-        v = v128.load32_splat(q, 4)
-        entry = table + codeAt(wide, p + wide) * pitch
+        v = v128.shuffle<f32>(four, four, 1, 1, 1, 1)
+        entry = table + codeAt(wide, p + wide) * size
         b0 = fma(v, v128.load(entry), b0)
         if (vectors > 1) b1 = fma(v, v128.load(entry, 16), b1)
         if (vectors > 2) d0 = fma(v, v128.load(entry, 32), d0)
         if (vectors > 3) d1 = fma(v, v128.load(entry, 48), d1)
         if (vectors > 2) continue
-        v = v128.load32_splat(q, 8)
-        entry = table + codeAt(wide, p + wide * 2) * pitch
+        v = v128.shuffle<f32>(four, four, 2, 2, 2, 2)
+        entry = table + codeAt(wide, p + wide * 2) * size
         c0 = fma(v, v128.load(entry), c0)
         if (vectors > 1) c1 = fma(v, v128.load(entry, 16), c1)
-        v = v128.load32_splat(q, 12)
-        entry = table + codeAt(wide, p + wide * 3) * pitch
+        v = v128.shuffle<f32>(four, four, 3, 3, 3, 3)
+        entry = table + codeAt(wide, p + wide * 3) * size
         d0 = fma(v, v128.load(entry), d0)
         if (vectors > 1) d1 = fma(v, v128.load(entry, 16), d1)
       }
       for (; k < end; k++, p += wide, q += 4) {
         const v = v128.load32_splat(q)
-        const entry = table + codeAt(wide, p) * pitch
+        const entry = table + codeAt(wide, p) * size
         a0 = fma(v, v128.load(entry), a0)
         if (vectors > 1) a1 = fma(v, v128.load(entry, 16), a1)
         if (vectors > 2) c0 = fma(v, v128.load(entry, 32), c0)

@@ -4,7 +4,7 @@
  */
 
 import { BLOCK, feedLater, ROWS } from './later'
-import { entries4, entrySize, search } from './nearest'
+import { entries4, entrySize, search, searchNear, SQUARES } from './nearest'
 import { fnma } from './simd'
 import { take, thread } from './threads'
 
@@ -42,6 +42,7 @@ export function feedbackOut(
   room: usize,
 ): void {
   const x = scratch + thread * room
+  const squares = x + room - SQUARES
   const sum = x + X
   const at = sum + X
   const scales = at + AT
@@ -97,7 +98,8 @@ export function feedbackOut(
           for (let stage = 0; stage < stages; stage++) {
             const entry = list + <usize>(stage * 12)
             const table = load<usize>(entry, 4)
-            v128.store(at, search(length, table, load<i32>(entry, 8), x))
+            const found = searchNear(length, table, load<i32>(entry, 8), x, squares)
+            v128.store(at, found)
             for (let lane = 0; lane < 4; lane++) {
               const vector = row / length + lane
               if (vector >= vectors) break

@@ -29,6 +29,7 @@ export {
   sampleMatrices,
   scalarSamples,
   structuredSamples,
+  thinSamples,
 } from './samples/matrices.ts'
 export {
   type GridSample,

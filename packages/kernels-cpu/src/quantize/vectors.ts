@@ -30,10 +30,17 @@ const MOST_ENTRIES = 65536
 const BLOCK = 128
 const ROWS = 96
 
+/** Room before a packed table, in which the address of its cells is (assembly/cells.ts). */
+const TABLE_HEADER = 64
+/** Entries of a cell, about; and as many cells as assembly/nearest.ts has room for. */
+const CELL = 64
+const MOST_CELLS = 512
+const SQUARES = MOST_CELLS * 4
+
 /** As assembly/later.ts has it: errors twice, a panel. */
 const LATER_ROOM = 2 * BLOCK * ROWS * 4 + 64 + BLOCK * 64 * 4 + 192
 /** As assembly/vector-feedback.ts divides its scratch. */
-const OUT_ROOM = 2 * 256 + 64 + 2 * 256 + BLOCK * 64 * 4 + LATER_ROOM
+const OUT_ROOM = 2 * 256 + 64 + 2 * 256 + BLOCK * 64 * 4 + LATER_ROOM + SQUARES
 const IN_ROOM = 256 + 64 + 1024 + BLOCK * ROWS * 4 + LATER_ROOM
 /** As assembly/vector-descend.ts does. */
 const DESCEND_ROOM = 64 + 256 + 3 * BLOCK * 64 * 4
@@ -41,11 +48,25 @@ const DESCEND_ROOM = 64 + 256 + 3 * BLOCK * 64 * 4
 export function vectorOperations(device: Device): Operations {
   const { memory } = device
 
-  /** A table [entries, d] with half of each entry's square before it (assembly/nearest.ts). */
-  function pack(name: string, table: Tensor): number {
+  /**
+   * A table [entries, d] with half of each entry's square before it (assembly/nearest.ts). For many searches
+   * (`vectors`) in a large one its cells are made too, and their address put before the table.
+   */
+  function pack(name: string, table: Tensor, vectors = 0): number {
     const { rows, columns } = table
-    const at = device.room(name, rows * (columns + 1) * 4)
+    const at = device.room(name, TABLE_HEADER + rows * (columns + 1) * 4) + TABLE_HEADER
     device.run('packVectors', 0, at, own(table).at, rows, columns)
+    const count = Math.min(MOST_CELLS, Math.floor(rows / CELL / 4) * 4)
+    const pays = columns >= 4 && columns <= 8 && rows >= 1024 && vectors >= 8 * count
+    memory.u32[at / 4 - 1] = pays ? makeCells(name, at, rows, columns, count) : 0
+    return at
+  }
+
+  function makeCells(name: string, table: number, rows: number, columns: number, count: number) {
+    const size = device.run('cellsSize', 0, rows, columns, count)
+    const at = device.room(`${name}, cells`, size)
+    const scratch = device.room('cells', 512 + 2 * count * (columns + 1) * 4 + rows * 4)
+    device.run('buildCells', 0, at, table, rows, columns, count, scratch)
     return at
   }
 
@@ -68,6 +89,7 @@ export function vectorOperations(device: Device): Operations {
     weight: Tensor,
     options: VectorRounding & ColumnRange,
     neighbours?: readonly Tensor[],
+    searches = false,
   ) {
     const { rows, columns } = weight
     const { length, along, tables, from = 0, to = columns, tableRows = rows } = options
@@ -113,7 +135,7 @@ export function vectorOperations(device: Device): Operations {
       checkTable(table.values, groups)
       entries += table.entries
       list.push(expect(codes[i], high, wide, 'codes', 'u16').at)
-      list.push(pack(`table ${i}`, table.values), table.entries)
+      list.push(pack(`table ${i}`, table.values, out && searches ? high * wide : 0), table.entries)
       if (!neighbours) return
       const near = neighbours[i]
       list.push(expect(near, table.values.rows, near.columns, 'neighbours', 'u16').at, near.columns)
@@ -148,8 +170,8 @@ export function vectorOperations(device: Device): Operations {
       const { rows: entries, columns: d } = expect(table, table.rows, x.columns, 'the table')
       const out = expect(codes, x.rows, 1, 'codes', 'u16').at
       const lengths = distances ? expect(distances, x.rows, 1, 'distances').at : 0
-      const packed = pack('table', table)
-      const scratch = device.roomPerThread('nearest', 256 + 16)
+      const packed = pack('table', table, x.rows)
+      const scratch = device.roomPerThread('nearest', 256 + 64 + SQUARES)
       const work = x.rows * d * entries
       device.run(
         'nearest',
@@ -244,7 +266,7 @@ export function vectorOperations(device: Device): Operations {
     feedbackVectors(codes, weight, factor, options) {
       const w = own(weight)
       const { rows, columns } = w
-      const pass = prepare(codes, w, options)
+      const pass = prepare(codes, w, options, undefined, true)
       const { list, from, to, rowScale, across, scaleColumns } = pass
       const u = expect(factor, columns, columns, 'factor').at
       const { length, along, tables } = options

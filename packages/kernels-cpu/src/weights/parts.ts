@@ -36,7 +36,8 @@ export function loadPart(
   const { groups } = segment
   // The last vector may be longer than what is left of the columns.
   const group = groups === 1 ? depth : segment.padded
-  const unit: [number, number] = kind === 'out' ? [vector.length, vector.pitch / 4] : [8, 8]
+  const unit: [number, number] =
+    kind === 'out' ? [vector.length, Math.ceil(vector.length / 4) * 4] : [8, 8]
   const perRow = (values: Float32Array | undefined): number =>
     values ? own.floats(packScales(values, rows, groups, ...unit)) : 0
   const description: Source = {

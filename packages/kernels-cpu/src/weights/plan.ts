@@ -240,8 +240,9 @@ function planPart(matrix: QuantizedMatrix, stage: Stage, segment: Segment): Part
     throw new Unfit('tables that cut vectors')
   }
   const levels = levelsOf(grid)
-  // Entries of one and two columns stay as they are: the GEMV takes two of them at once.
-  const pitch = kind === 'in' && length <= 2 ? length * 4 : up(length, 4) * 4
+  // Along columns entries are padded with zeros, but for short ones, of which the GEMV takes several at
+  // once. Along rows what follows an entry is not used: the smaller table stays in nearer caches.
+  const pitch = kind === 'out' || length <= 2 ? length * 4 : up(length, 4) * 4
   const container = kind === 'in' || kind === 'out' ? undefined : Number(kind.slice(-1))
   const values = grid.kind === 'integer' && container ? undefined : valuesOf(grid, blocks, first)
   const bytes = !container ? levels * pitch : container === 8 ? 1024 : 64

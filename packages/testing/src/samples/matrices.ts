@@ -13,6 +13,8 @@ import {
   type QuantizedMatrix,
   type Rotation,
   type SparseEntries,
+  type Stage,
+  scaleValues,
   seededRandom,
   signedGrid,
   toNumbers,
@@ -156,6 +158,29 @@ export function structuredSamples(seed = 2): SampleMatrix[] {
   })
 }
 
+/** A matrix of one row, and of one column, in vectors along either side. */
+export function thinSamples(seed = 4): SampleMatrix[] {
+  const random = seededRandom(seed)
+  return [
+    [1, 1],
+    [1, 45],
+    [45, 1],
+    [9, 300],
+  ].flatMap(([rows, columns]) =>
+    (['in', 'out'] as const).flatMap((along) =>
+      [1, 2, 4, 6, 8].map((length) => ({
+        name: `vectors of ${length} along ${along}, ${rows} × ${columns}`,
+        matrix: {
+          rows,
+          columns,
+          stages: [codebookStage(rows, columns, random, { length, along, entries: 40 })],
+          rowScale: toNumbers('f16', positive(rows, random)),
+        },
+      })),
+    ),
+  )
+}
+
 const RESIDUAL = { length: 4, along: 'out', entries: 30, deviation: 0.01 } as const
 
 function codebooks(rows: number, columns: number, random: Random): [string, QuantizedMatrix][] {
@@ -172,6 +197,42 @@ function codebooks(rows: number, columns: number, random: Random): [string, Quan
       one({ length: 2, along: 'in', entries: 8, blocks: perRow(columns) }),
     ],
     ['codebook of 12 bits', one({ length: 8, along: 'in', entries: 3000 })],
+    [
+      'codebook of scalars',
+      one({ length: 1, along: 'in', entries: 6, blocks: { rows: 5, columns: 32 } }),
+    ],
+    ...([2, 3, 4, 5, 7] as const).map((length): [string, QuantizedMatrix] => [
+      `codebook of ${length} along in, a table for 5 rows × 4 vectors`,
+      one({ length, along: 'in', entries: 20, blocks: { rows: 5, columns: 4 * length } }),
+    ]),
+    ...([2, 5, 12, 16] as const).map((length): [string, QuantizedMatrix] => [
+      `codebook of ${length} along out, a table for 10 columns`,
+      one({ length, along: 'out', entries: 300, blocks: { rows, columns: 10 } }),
+    ]),
+    [
+      'codebooks of rows and of columns, scales, with a row scale and everything dense beside',
+      {
+        rows,
+        columns,
+        stages: [
+          {
+            ...codebookStage(rows, columns, random, { length: 4, along: 'in', entries: 9 }),
+            ...scaled(rows, columns, random),
+          },
+          {
+            ...codebookStage(rows, columns, random, { length: 3, along: 'out', entries: 9 }),
+            ...scaled(rows, columns, random),
+          },
+        ],
+        rowScale: toNumbers('f16', positive(rows, random)),
+        ...columnTerms(columns, random),
+        sparse: sparseEntries(rows, columns, random),
+        rotation: {
+          input: randomRotation(columns, random),
+          output: randomRotation(rows, random),
+        },
+      },
+    ],
     ['codebook of integers', one({ length: 4, along: 'in', entries: 16, integers: true })],
     [
       'shared codebook',
@@ -202,6 +263,15 @@ function codebooks(rows: number, columns: number, random: Random): [string, Quan
       },
     ],
   ]
+}
+
+/** Scales and zeros of groups. */
+function scaled(rows: number, columns: number, random: Random): Pick<Stage, 'scale' | 'zero'> {
+  const { scale, zero } = scalarMatrix(unsignedGrid(4), rows, columns, perGroup(8), random, {
+    asymmetric: true,
+  }).stages[0]
+  const values = zero && scaleValues(zero, rows, columns).map((value) => value / 100)
+  return { scale, ...(zero && values && { zero: { ...zero, values: toNumbers('f16', values) } }) }
 }
 
 function rotations(
@@ -308,5 +378,5 @@ export function denseSamples(seed = 3): SampleMatrix[] {
 
 /** All of them, for formats and kernels. */
 export function sampleMatrices(): SampleMatrix[] {
-  return [...scalarSamples(), ...structuredSamples(), ...denseSamples()]
+  return [...scalarSamples(), ...structuredSamples(), ...thinSamples(), ...denseSamples()]
 }

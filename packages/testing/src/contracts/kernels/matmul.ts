@@ -16,6 +16,7 @@ import {
   type SampleMatrix,
   scalarSamples,
   structuredSamples,
+  thinSamples,
 } from '../../samples/matrices.ts'
 import { scalarMatrix } from '../../samples/scalar.ts'
 import { type Bench, type BenchOf, expectNear, expectRefusal } from './bench.ts'
@@ -46,6 +47,10 @@ export function matmulContract(open: BenchOf): void {
       for (const sample of samples) await expectProducts(open(), sample)
     })
   }
+
+  it('multiplies vectors of thin matrices', async () => {
+    for (const sample of thinSamples()) await expectProducts(open(), sample)
+  })
 
   it.each(['f32', 'f16', 'bf16'])('multiplies dense %s', async (type) => {
     const samples = denseSamples().filter(({ name }) => name.includes(` ${type},`))
@@ -113,7 +118,12 @@ export function matmulContract(open: BenchOf): void {
 
   it('gather decodes rows, some or all', async () => {
     const { kernels, zeros, keep } = open()
-    const samples = [...scalarSamples(12), ...structuredSamples(13), ...denseSamples(14)]
+    const samples = [
+      ...scalarSamples(12),
+      ...structuredSamples(13),
+      ...thinSamples(15),
+      ...denseSamples(14),
+    ]
     for (const { name, matrix } of samples) {
       const { rows, columns } = matrix
       const dense = denseValues(matrix)
