@@ -3,6 +3,7 @@
 import { decoderConfig } from '@lowbit/model'
 import type { Command } from 'commander'
 import { inspectCheckpoint, type TensorReport } from '../inspection/inspect-checkpoint.ts'
+import { readReport } from '../inspection/report-file.ts'
 import { linearsOfBlocks } from '../model-source/load-model.ts'
 import { openModel, tensorBytes } from '../model-source/open-model.ts'
 import type { Action } from '../program.ts'
@@ -30,6 +31,7 @@ async function inspect(name: string, flags: Flags, session: Session): Promise<vo
   const found = await inspectCheckpoint(
     checkpoint,
     new Set(linearsOfBlocks(checkpoint)),
+    await readReport(model.folder),
     (done, total, module) => progress.update(done / total, module),
     session.signal,
   ).finally(progress.end)
@@ -48,6 +50,7 @@ async function inspect(name: string, flags: Flags, session: Session): Promise<vo
     bytes: total,
     parts: found.parts,
     tensors: found.tensors,
+    sharedTables: found.sharedTables,
   })
   const { hidden, intermediate, heads, keyValueHeads } = config
   session.print(
@@ -70,6 +73,14 @@ async function inspect(name: string, flags: Flags, session: Session): Promise<vo
     )}`,
   )
   session.print(`\n${tensorTable(found.tensors, flags.all === true)}`)
+  if (found.sharedTables.length > 0) {
+    session.print(
+      `\n${table(
+        ['shared table', right('matrices'), right('size')],
+        found.sharedTables.map((one) => [one.name, String(one.matrices.length), bytes(one.bytes)]),
+      )}`,
+    )
+  }
 }
 
 const right = (title: string): Column => ({ title, align: 'right' })
