@@ -1,9 +1,10 @@
 /** The commands that read a model, on the demo and on one small quantized copy of it. */
 
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { QUANTIZERS } from '../plugins.ts'
 import { errorOf, type Json, runCli, runJson, temporaryFolder } from '../testing/run-cli.ts'
 
 const folder = mkdtempSync(path.join(os.tmpdir(), 'lowbit-commands-'))
@@ -108,6 +109,31 @@ describe('generate', () => {
 })
 
 describe('convert and inspect', () => {
+  it('counts a table that matrices share once, and says which ones do', async () => {
+    const shared = path.join(folder, 'shared')
+    const options = ['--vector-length', '2', '--centroids', '64', '--tables', 'checkpoint']
+    const made = await runJson([
+      ...['quantize', 'demo', '--method', 'vptq', ...options],
+      ...['--samples', '1', '--length', '64', '--out', shared],
+    ])
+    expect(made.code).toBe(0)
+    const { json } = await runJson(['inspect', shared])
+    expect(json.bitsPerWeight).toBeCloseTo(made.json.bitsPerWeight as number, 10)
+    const tables = json.sharedTables as { name: string; bytes: number; matrices: string[] }[]
+    const tensors = json.tensors as { module: string; bytes: number; sharedTables?: string[] }[]
+    expect(tables.length).toBeGreaterThan(0)
+    expect(tables.every(({ bytes }) => bytes > 0)).toBe(true)
+    for (const { name, matrices } of tables) {
+      const referring = tensors.filter((tensor) => tensor.sharedTables?.includes(name))
+      expect(referring.map(({ module }) => module)).toEqual(matrices)
+      expect(matrices.length).toBeGreaterThan(1)
+    }
+    const parts = Object.values(json.parts as Record<string, number>)
+    const sum = (sizes: readonly number[]) => sizes.reduce((all, size) => all + size, 0)
+    const listed = [...tensors, ...tables].map(({ bytes }) => bytes)
+    expect(sum(listed)).toBeCloseTo(sum(parts), 6)
+  })
+
   it('goes to gptq and back to dense', async () => {
     const [gptq, dense] = [path.join(folder, 'gptq'), path.join(folder, 'dense')]
     const first = await runJson(['convert', small, '--to', 'gptq', '--out', gptq])
@@ -146,7 +172,21 @@ describe('convert and inspect', () => {
       shape: [768, 256],
       kind: 'quantized',
       description: 'int4, groups of 128, f16 scales, zero points',
+      method: 'rtn',
+      errorOf: 'weight',
     })
+    const embedding = tensors.find(({ module }) => module === 'model.embed_tokens')
+    expect(embedding).toMatchObject({ kind: 'dense' })
+    expect(embedding).not.toHaveProperty('method')
+    expect(json.sharedTables).toEqual([])
+    const report = JSON.parse(
+      readFileSync(path.join(small, 'quantization-report.json'), 'utf8'),
+    ) as {
+      modules: Json[]
+    }
+    for (const { module, bits, error } of report.modules) {
+      expect(tensors.find((tensor) => tensor.module === module)).toMatchObject({ bits, error })
+    }
     const text = await runCli(['inspect', small])
     expect(text.stdout).toMatch(/model\.layers\.\*\.mlp\.up_proj +6 × +768 × 256/)
   })
@@ -155,7 +195,7 @@ describe('convert and inspect', () => {
 it('methods lists every plugin and what goes with what', async () => {
   const { json } = await runJson(['methods'])
   const methods = json.methods as { name: string; options: Json[] }[]
-  expect(methods.map(({ name }) => name).sort()).toEqual(['gptq', 'rtn'])
+  expect(methods.map(({ name }) => name).sort()).toEqual(QUANTIZERS.map(({ name }) => name).sort())
   expect(methods[0].options.length).toBeGreaterThan(5)
   const matrix = json.matrix as { method: string; grid: string; formats: Json; devices: Json }[]
   const row = (grid: string) => matrix.find((one) => one.method === 'rtn' && one.grid === grid)

@@ -3,6 +3,8 @@
 import { decoderConfig } from '@lowbit/model'
 import type { Command } from 'commander'
 import { inspectCheckpoint, type TensorReport } from '../inspection/inspect-checkpoint.ts'
+import { type PlotFlags, plotRequest, writePlot } from '../inspection/plot/write-plot.ts'
+import { readReport } from '../inspection/report-file.ts'
 import { linearsOfBlocks } from '../model-source/load-model.ts'
 import { openModel, tensorBytes } from '../model-source/open-model.ts'
 import type { Action } from '../program.ts'
@@ -10,7 +12,7 @@ import type { Session } from '../session.ts'
 import { type Column, facts, table } from '../terminal/table.ts'
 import { bytes, count, percent } from '../terminal/units.ts'
 
-interface Flags {
+interface Flags extends PlotFlags {
   readonly all?: boolean
 }
 
@@ -18,18 +20,34 @@ export function define(command: Command, run: (action: Action) => Promise<void>)
   command
     .argument('<model>', 'a folder, a hub id (org/name), or demo')
     .option('--all', 'a row for every tensor, not one for tensors that are alike')
+    .option(
+      '--plot <what>',
+      'draw a picture instead: a module (or the end of its name), errors, or bits by layer',
+    )
+    .option('-o, --out <file>', 'the SVG file of --plot')
+    .option('--reference <model>', 'show the palette of --plot over the weights of this model')
+    .option('--overwrite', 'replace --out where it exists')
     .option('--json', 'print one JSON object on standard output and nothing else')
     .action((model: string, flags: Flags) => run((session) => inspect(model, flags, session)))
 }
 
 async function inspect(name: string, flags: Flags, session: Session): Promise<void> {
+  const request = await plotRequest(flags)
   const model = await openModel(name, session)
   const { checkpoint } = model
+  if (request) {
+    const plot = await writePlot(model, request, session)
+    await checkpoint.close()
+    session.result({ model: name, plot, out: request.out })
+    session.print(`  ${plot} drawn into ${request.out}\n`)
+    return
+  }
   const config = decoderConfig(checkpoint.config)
   const progress = session.progress('reading')
   const found = await inspectCheckpoint(
     checkpoint,
     new Set(linearsOfBlocks(checkpoint)),
+    await readReport(model.folder),
     (done, total, module) => progress.update(done / total, module),
     session.signal,
   ).finally(progress.end)
@@ -48,6 +66,7 @@ async function inspect(name: string, flags: Flags, session: Session): Promise<vo
     bytes: total,
     parts: found.parts,
     tensors: found.tensors,
+    sharedTables: found.sharedTables,
   })
   const { hidden, intermediate, heads, keyValueHeads } = config
   session.print(
@@ -70,6 +89,14 @@ async function inspect(name: string, flags: Flags, session: Session): Promise<vo
     )}`,
   )
   session.print(`\n${tensorTable(found.tensors, flags.all === true)}`)
+  if (found.sharedTables.length > 0) {
+    session.print(
+      `\n${table(
+        ['shared table', right('matrices'), right('size')],
+        found.sharedTables.map((one) => [one.name, String(one.matrices.length), bytes(one.bytes)]),
+      )}`,
+    )
+  }
 }
 
 const right = (title: string): Column => ({ title, align: 'right' })

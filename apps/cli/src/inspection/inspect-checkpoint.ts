@@ -7,17 +7,34 @@ import {
   type Matrix,
   type MatrixSize,
   measureMatrix,
+  sharedTables,
 } from '@lowbit/core'
 import { describeMatrix } from './describe-matrix.ts'
+import type { ReportedModule } from './report-file.ts'
 
 export interface TensorReport {
   readonly module: string
   readonly shape: readonly number[]
   readonly kind: 'quantized' | 'dense' | 'vector' | 'other'
   readonly description: string
-  /** Counted bits of one weight. */
+  /** Counted bits of one weight, without tables that it shares with other matrices. */
   readonly bits: number
   readonly bytes: number
+  /** Names of the shared tables that it refers to, where there are any. */
+  readonly sharedTables?: readonly string[]
+  /** Where the folder has a report of how it was made. */
+  readonly method?: string
+  /** Share of the output's power, or of the weight's own, that is lost. */
+  readonly error?: number
+  readonly errorOf?: 'output' | 'weight'
+}
+
+/** A table that several matrices of the checkpoint refer to: stored once, counted once. */
+export interface SharedTable {
+  readonly name: string
+  readonly bytes: number
+  /** Modules of the matrices that refer to it. */
+  readonly matrices: readonly string[]
 }
 
 export interface Inspection {
@@ -29,6 +46,7 @@ export interface Inspection {
   /** Bytes of each part that takes any. */
   readonly parts: Readonly<Record<string, number>>
   readonly tensors: readonly TensorReport[]
+  readonly sharedTables: readonly SharedTable[]
 }
 
 const TYPE_BYTES = { f32: 4, f16: 2, bf16: 2 } as const
@@ -36,12 +54,14 @@ const TYPE_BYTES = { f32: 4, f16: 2, bf16: 2 } as const
 export async function inspectCheckpoint(
   checkpoint: Checkpoint,
   inBlocks: ReadonlySet<string>,
+  reported: ReadonlyMap<string, ReportedModule> | undefined,
   onProgress: (done: number, total: number, module: string) => void,
   signal: AbortSignal,
 ): Promise<Inspection> {
   const tensors: TensorReport[] = []
   const parts: Record<string, number> = {}
   const counted = new Set<string>()
+  const shared = new Map<string, { bytes: number; matrices: string[] }>()
   const add = (part: string, bytes: number): void => {
     if (bytes > 0) parts[part] = (parts[part] ?? 0) + bytes
   }
@@ -57,13 +77,23 @@ export async function inspectCheckpoint(
       kinds[kind].bits += size.total
       kinds[kind].weights += weights
     }
+    const tables = isQuantized(matrix) ? sharedTables(matrix) : new Map<string, number>()
+    for (const [name, bits] of tables) {
+      const table = shared.get(name) ?? { bytes: bits / 8, matrices: [] }
+      shared.set(name, table)
+      table.matrices.push(module)
+    }
+    const own = sizeOf(matrix, new Set(tables.keys()))
+    const made = reported?.get(module)
     tensors.push({
       module,
       shape: [matrix.rows, matrix.columns],
       kind,
       description: describeMatrix(matrix),
-      bits: size.total / weights,
-      bytes: size.total / 8,
+      bits: own.total / weights,
+      bytes: own.total / 8,
+      ...(tables.size > 0 && { sharedTables: [...tables.keys()] }),
+      ...(made && { method: made.method, error: made.error, errorOf: made.errorOf }),
     })
     onProgress(i + 1, checkpoint.modules.length, module)
   }
@@ -85,13 +115,15 @@ export async function inspectCheckpoint(
   }
   const { bits, weights } = kinds.quantized.weights > 0 ? kinds.quantized : kinds.dense
   const parameters = tensors.reduce((sum, { shape }) => sum + shape.reduce((n, x) => n * x, 1), 0)
-  const stored = tensors.reduce((sum, { bytes }) => sum + bytes, 0)
+  const tables = [...shared].map(([name, table]) => ({ name, ...table }))
+  const stored = [...tensors, ...tables].reduce((sum, { bytes }) => sum + bytes, 0)
   return {
     parameters,
     bitsPerWeight: weights > 0 ? bits / weights : 0,
     bitsPerParameter: parameters > 0 ? (stored * 8) / parameters : 0,
     parts,
     tensors,
+    sharedTables: tables,
   }
 }
 

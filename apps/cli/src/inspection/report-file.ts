@@ -1,0 +1,51 @@
+/** quantization-report.json, which `lowbit quantize` leaves beside the weights. */
+
+import { LowbitError } from '@lowbit/core'
+import type { Folder } from '@lowbit/formats'
+import * as z from 'zod'
+
+export const REPORT = 'quantization-report.json'
+
+const schema = z.object({
+  modules: z.array(
+    z.object({
+      module: z.string(),
+      method: z.string(),
+      label: z.string(),
+      bits: z.number(),
+      error: z.number(),
+      errorOf: z.enum(['output', 'weight']),
+    }),
+  ),
+})
+
+export type ReportedModule = z.output<typeof schema>['modules'][number]
+
+/** What was done to each module, by its name; undefined where the folder has no report. */
+export async function readReport(
+  folder: Folder,
+): Promise<ReadonlyMap<string, ReportedModule> | undefined> {
+  if (!(await folder.list()).includes(REPORT)) return undefined
+  const file = `${folder.location}/${REPORT}`
+  const refuse = (why: string, cause?: unknown): never => {
+    throw new LowbitError(
+      'bad-report',
+      `${REPORT} is damaged (${why}); remove it, or quantize again`,
+      {
+        ...{ file, cause },
+      },
+    )
+  }
+  let json: unknown
+  try {
+    json = JSON.parse(new TextDecoder().decode(await folder.read(REPORT)))
+  } catch (cause) {
+    return refuse('it is no JSON', cause)
+  }
+  const parsed = schema.safeParse(json)
+  if (!parsed.success) {
+    const [issue] = parsed.error.issues
+    return refuse(`${issue.path.join('.')}: ${issue.message}`)
+  }
+  return new Map(parsed.data.modules.map((module) => [module.module, module]))
+}
