@@ -166,7 +166,7 @@ describe('quantize refuses', () => {
     expect(await quantize('--method', 'gtpq')).toMatchObject({
       code: 'unknown-method',
       option: 'method',
-      message: expect.stringContaining('gptq, vptq, gptvq, palettize, rtn'),
+      message: expect.stringContaining('gptq, vptq, gptvq, palettize, pq, rtn'),
     })
     expect(await quantize('--method', 'rtn', '--damping', '1')).toMatchObject({
       code: 'bad-usage',
