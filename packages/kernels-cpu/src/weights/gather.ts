@@ -69,7 +69,18 @@ function gatherStored(
   device.run(
     'gather',
     work,
-    ...[out, columns, source, together ? 0 : indices, from, count, map, factors, scratch.at, scratch.each],
+    ...[
+      out,
+      columns,
+      source,
+      together ? 0 : indices,
+      from,
+      count,
+      map,
+      factors,
+      scratch.at,
+      scratch.each,
+    ],
   )
   const { bias, sparse, input } = terms
   if (bias || sparse) {

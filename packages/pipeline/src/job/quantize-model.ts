@@ -29,16 +29,17 @@ import {
 } from '@lowbit/model'
 import { type Assignment, assignQuantizers } from '../recipe/resolve.ts'
 import { breathe } from './breathe.ts'
+import { embedWindows } from './embed.ts'
+import { dropFisher, measureFisher, readFisher } from './fisher.ts'
 import { finishedReport, jobFingerprint, openJournal, REPORT } from './identity.ts'
 import type { QuantizeJob } from './job.ts'
-import { type Journal, removeJournal, writeJournal } from './journal.ts'
+import { blockPart, type Journal, removeJournal, writeJournal } from './journal.ts'
 import { prepareQuantizers } from './prepare.ts'
 import { quantizeBlock, quantizeMatrix } from './quantize-block.ts'
 import type { ModuleReport, QuantizeReport } from './report.ts'
 
 /** The part that holds everything outside the blocks. */
 const REST = 'rest'
-const blockPart = (layer: number): string => `block-${String(layer).padStart(5, '0')}`
 
 export async function quantizeModel(job: QuantizeJob): Promise<QuantizeReport> {
   const { checkpoint, kernels, folder, format, signal } = job
@@ -60,12 +61,14 @@ export async function quantizeModel(job: QuantizeJob): Promise<QuantizeReport> {
   const assigned = assignQuantizers(job.recipe, job.quantizers, checkpoint.modules, blockModules)
   const windows = calibrationFor(job, opened, assigned, blockModules)
   const print = await jobFingerprint(job, opened, assigned, windows)
-  const parts = [...Array.from({ length: config.layers }, (_, i) => blockPart(i)), REST]
+  const layers = Array.from({ length: config.layers }, (_, layer) => layer)
+  const parts = [...layers.map(blockPart), REST]
   const announce = (resumed: number): void =>
     job.onEvent?.({ kind: 'start', parts: parts.length, modules: assigned.size, resumed })
   const whole = await finishedReport(job, print)
   if (whole) {
     announce(parts.length)
+    await dropFisher(job, layers)
     await dropParts(folder, parts)
     await removeJournal(folder)
     return whole
@@ -73,6 +76,7 @@ export async function quantizeModel(job: QuantizeJob): Promise<QuantizeReport> {
   const journal = await openJournal(job, print)
   announce(Object.keys(journal.parts).length)
   const quantizers = await prepareQuantizers(job, opened, assigned)
+  await measureFisher(job, opened, journal, quantizers, windows)
 
   const lastCalibrated = windows.length > 0 ? lastWithStatistics(opened, quantizers) : -1
   const context: BlockContext = {
@@ -110,6 +114,7 @@ export async function quantizeModel(job: QuantizeJob): Promise<QuantizeReport> {
         trueSequential: job.recipe.calibration.trueSequential,
         streams: live,
         originals: untouched,
+        fisher: (module) => readFisher(job, layer, module),
         keptBytes: job.keptBytes ?? 256e6,
         signal,
         onStep: (what, inside) => job.onEvent?.({ kind: 'step', part, what, done: share(inside) }),
@@ -117,6 +122,7 @@ export async function quantizeModel(job: QuantizeJob): Promise<QuantizeReport> {
       })
       const vectors = await blockVectors(opened, layer)
       await finishPart(job, journal, part, [...entries, ...vectors], reports)
+      await dropFisher(job, [layer])
     }
     job.onEvent?.({
       kind: 'part',
@@ -156,7 +162,7 @@ function calibrationFor(
   const asking = [...quantizers].find(([, { needs }]) => needs.hessian || needs.fisher)
   if (!asking) return []
   const outside = [...quantizers].find(
-    ([module, { needs }]) => needs.hessian && !blockModules.has(module),
+    ([module, { needs }]) => (needs.hessian || needs.fisher) && !blockModules.has(module),
   )
   if (outside) {
     throw new LowbitError(
@@ -192,21 +198,6 @@ function lastWithStatistics({ config }: Opened, quantizers: Assignment): number 
     }
   }
   return -1
-}
-
-/** The residual stream before the first block; the embedding is let go again. */
-async function embedWindows(
-  { checkpoint, kernels, config }: Opened,
-  windows: readonly (readonly number[])[],
-): Promise<Tensor[]> {
-  const embedding = kernels.load(await checkpoint.readMatrix(config.architecture.modules.embedding))
-  const streams = windows.map((window) => {
-    const x = kernels.tensor(window.length, config.hidden)
-    kernels.gather(x, embedding, Uint32Array.from(window))
-    return x
-  })
-  kernels.unload(embedding)
-  return streams
 }
 
 /** Brings the residual stream past a block that an earlier run quantized. */
