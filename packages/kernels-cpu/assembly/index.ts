@@ -13,7 +13,7 @@ export { descend } from './descend'
 export { packVectors, nearest, clusterSums, neighbours, transpose } from './nearest'
 export { feedbackOut, feedbackIn, decodeVectors, scatterVectors } from './vector-feedback'
 export { cluster } from './cluster'
-export { columnMoments, rotate, scale, times } from './scale'
+export { columnMoments, scale, times } from './scale'
 export { descendOut } from './vector-descend'
 export {
   reverse,

@@ -3,6 +3,7 @@
 import { type Kernels, LowbitError } from '@lowbit/core'
 import type { Device } from '../device.ts'
 import { expect, own } from '../tensors.ts'
+import { rotate } from '../weights/rotation.ts'
 import { writeSource } from '../weights/source.ts'
 import { factorInverse } from './factor.ts'
 import { product } from './product.ts'
@@ -122,14 +123,15 @@ export function algebraOperations(device: Device): Operations {
       device.run('scale', rows * columns, out, x.at, rows, columns, row, column, bias)
     },
 
-    rotate(target, { block, signs }) {
+    rotate(target, rotation) {
       const { at, rows, columns } = own(target)
+      const { block } = rotation
       if (!Number.isInteger(Math.log2(block)) || columns % block !== 0) {
         throw new LowbitError('bad-shape', `blocks of ${block} do not fit ${columns} columns`)
       }
-      const room = device.room('signs', columns)
-      memory.u8.set(signs.subarray(0, Math.ceil(columns / 8)), room)
-      device.run('rotate', rows * columns * Math.log2(block), at, rows, columns, block, room)
+      const signs = device.room('signs', Math.ceil(columns / 8))
+      memory.u8.set(rotation.signs.subarray(0, Math.ceil(columns / 8)), signs)
+      rotate(device, at, at, rows, columns, { block, signs }, { back: false })
     },
 
     times(target, other) {
