@@ -1,8 +1,8 @@
 /**
  * Fisher information of the original model's weights, Σ (∂loss/∂w)² (SqueezeLLM, 2306.07629, section 4.1). A sample is
- * a sequence of up to 512 tokens of the calibration text, as theirs are, and its loss the sum of its next-token
- * cross-entropies: squares of single samples are what the Fisher matrix's diagonal is made of, and the many samples
- * that short sequences give are worth more to it than long contexts.
+ * a sequence of up to 512 tokens of the calibration text and its loss the sum of its next-token
+ * cross-entropies. Squares are taken sample by sample; on the demo palettes came out alike for samples of
+ * 32, 128 and 512 tokens, and shorter ones would see less context.
  *
  * Forward, the residual stream is kept before every √layers-th block; backward, from the last block to the first,
  * the streams between are made again. So memory holds one block, its Fisher information and about 2·√layers residual

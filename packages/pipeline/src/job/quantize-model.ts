@@ -148,6 +148,7 @@ export async function quantizeModel(job: QuantizeJob): Promise<QuantizeReport> {
   }
   // The last file of all: with it the checkpoint is whole, whatever happens to the parts and the journal.
   await folder.write(REPORT, [jsonBytes({ ...report, fingerprint: print })], signal)
+  await dropFisher(job, layers)
   await dropParts(folder, parts)
   await removeJournal(folder)
   return report
