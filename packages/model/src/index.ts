@@ -31,6 +31,8 @@ export {
   loadBlock,
   loadBlockFrame,
   loadEmbedding,
+  loadFinalNorm,
+  loadHead,
   loadLinear,
   loadRope,
   loadVector,

@@ -66,7 +66,7 @@ export async function finishedReport(
 }
 
 export async function openJournal(job: QuantizeJob, print: string): Promise<Journal> {
-  const fresh: Journal = { fingerprint: print, parts: {} }
+  const fresh: Journal = { fingerprint: print, parts: {}, fisher: [] }
   const found = job.restart ? undefined : await readJournal(job.folder)
   if (!found) return fresh
   if (found.fingerprint === print) return found

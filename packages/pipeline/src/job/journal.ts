@@ -16,7 +16,11 @@ export interface Journal {
   /** Everything that decides the result: another job must not go on with these parts. */
   readonly fingerprint: string
   readonly parts: Record<string, FinishedPart>
+  /** Blocks whose Fisher information is in the folder. */
+  readonly fisher: number[]
 }
+
+export const blockPart = (layer: number): string => `block-${String(layer).padStart(5, '0')}`
 
 const schema = z.object({
   fingerprint: z.string(),
@@ -24,6 +28,7 @@ const schema = z.object({
     z.string(),
     z.object({ described: z.record(z.string(), z.any()), modules: z.array(z.any()) }),
   ),
+  fisher: z.array(z.int()).default([]),
 })
 
 export async function readJournal(folder: Folder): Promise<Journal | undefined> {

@@ -52,6 +52,8 @@ export interface BlockJob {
   readonly streams: readonly Tensor[]
   /** The same through the original model, when weights are aimed at its outputs; else empty. */
   readonly originals: readonly Tensor[]
+  /** The Fisher information of a module that asks for it; whoever reads it frees it. */
+  fisher(module: string): Promise<Tensor>
   /**
    * Bytes that the streams and the inputs kept from one step to the next may take together; the rest
    * of the inputs is computed a second time.
@@ -142,11 +144,13 @@ async function quantizeRole(
   let report: ModuleReport | undefined
   if (quantizer) {
     const started = performance.now()
+    const fisher = quantizer.needs.fisher ? await job.fisher(module) : undefined
     const done = await quantizeMatrix({
-      ...{ ...job, kernels, quantizer, module, original },
+      ...{ ...job, kernels, quantizer, module, original, fisher },
       // A method that asks for no measurements means the weight as it is.
       ...(quantizer.needs.hessian && measured),
     })
+    if (fisher) kernels.free(fisher)
     ;({ matrix, weight, report } = done)
     job.onModule?.(done.report, (performance.now() - started) / 1000)
   }
@@ -180,6 +184,7 @@ export interface MatrixJob {
   readonly original: Matrix
   readonly hessian?: Tensor
   readonly aim?: Aim
+  readonly fisher?: Tensor
   readonly seed: number
   readonly signal?: AbortSignal
 }
@@ -188,7 +193,7 @@ export interface MatrixJob {
 export async function quantizeMatrix(
   job: MatrixJob,
 ): Promise<{ matrix: Matrix; weight: Weight; report: ModuleReport }> {
-  const { kernels, quantizer, module, original, hessian, aim } = job
+  const { kernels, quantizer, module, original, hessian, aim, fisher } = job
   const { rows, columns } = original
   const source = kernels.load(original)
   const dense = kernels.tensor(rows, columns)
@@ -202,6 +207,7 @@ export async function quantizeMatrix(
     name: `${module}.weight`,
     weight: working,
     hessian,
+    fisher,
     kernels,
     seed: seedFor(job.seed, module),
     signal: job.signal,

@@ -23,10 +23,14 @@ import {
 import { type Assignment, assignQuantizers } from '../recipe/resolve.ts'
 import { TUNED, tuneParts } from '../tune/tune-parts.ts'
 import { breathe } from './breathe.ts'
+import { embedWindows } from './embed.ts'
+import { dropFisher, measureFisher, readFisher } from './fisher.ts'
 import { finishedReport, jobFingerprint, openJournal, REPORT } from './identity.ts'
 import type { QuantizeJob } from './job.ts'
-import { type Journal, removeJournal, writeJournal } from './journal.ts'
+
+import { blockPart, type Journal, removeJournal, writeJournal } from './journal.ts'
 import { newConfig } from './new-config.ts'
+
 import { prepareQuantizers } from './prepare.ts'
 import { quantizeBlock, quantizeMatrix } from './quantize-block.ts'
 import type { ModuleReport, QuantizeReport } from './report.ts'
@@ -35,7 +39,6 @@ import type { ModuleReport, QuantizeReport } from './report.ts'
 const REST = 'rest'
 /** Of residual streams and of activations that are kept from one step of a block to the next. */
 const KEPT_BYTES = 288e6
-const blockPart = (layer: number): string => `block-${String(layer).padStart(5, '0')}`
 
 export async function quantizeModel(job: QuantizeJob): Promise<QuantizeReport> {
   const { checkpoint, kernels, folder, format, signal } = job
@@ -57,12 +60,14 @@ export async function quantizeModel(job: QuantizeJob): Promise<QuantizeReport> {
   const assigned = assignQuantizers(job.recipe, job.quantizers, checkpoint.modules, blockModules)
   const windows = calibrationFor(job, opened, assigned, blockModules)
   const print = await jobFingerprint(job, opened, assigned, windows)
-  const parts = [...Array.from({ length: config.layers }, (_, i) => blockPart(i)), REST]
+  const layers = Array.from({ length: config.layers }, (_, layer) => layer)
+  const parts = [...layers.map(blockPart), REST]
   const announce = (resumed: number): void =>
     job.onEvent?.({ kind: 'start', parts: parts.length, modules: assigned.size, resumed })
   const whole = await finishedReport(job, print)
   if (whole) {
     announce(parts.length)
+    await dropFisher(job, layers)
     await dropParts(folder, [...parts, TUNED])
     await removeJournal(folder)
     return whole
@@ -70,6 +75,7 @@ export async function quantizeModel(job: QuantizeJob): Promise<QuantizeReport> {
   const journal = await openJournal(job, print)
   announce(Object.keys(journal.parts).length)
   const quantizers = await prepareQuantizers(job, opened, assigned)
+  await measureFisher(job, opened, journal, quantizers, windows)
 
   const lastCalibrated = windows.length > 0 ? lastWithStatistics(opened, quantizers) : -1
   const context: BlockContext = {
@@ -107,6 +113,7 @@ export async function quantizeModel(job: QuantizeJob): Promise<QuantizeReport> {
         trueSequential: job.recipe.calibration.trueSequential,
         streams: live,
         originals: untouched,
+        fisher: (module) => readFisher(job, layer, module),
         keptBytes: (job.keptBytes ?? KEPT_BYTES) / (untouched.length > 0 ? 2 : 1),
         signal,
         onStep: (what, inside) => job.onEvent?.({ kind: 'step', part, what, done: share(inside) }),
@@ -114,6 +121,7 @@ export async function quantizeModel(job: QuantizeJob): Promise<QuantizeReport> {
       })
       const vectors = await blockVectors(opened, layer)
       await finishPart(job, journal, part, [...entries, ...vectors], reports)
+      await dropFisher(job, [layer])
     }
     job.onEvent?.({
       kind: 'part',
@@ -141,6 +149,7 @@ export async function quantizeModel(job: QuantizeJob): Promise<QuantizeReport> {
   }
   // The last file of all: with it the checkpoint is whole, whatever happens to the parts and the journal.
   await folder.write(REPORT, [jsonBytes({ ...report, fingerprint: print })], signal)
+  await dropFisher(job, layers)
   await dropParts(folder, [...parts, TUNED])
   await removeJournal(folder)
   return report
@@ -155,7 +164,7 @@ function calibrationFor(
   const asking = [...quantizers].find(([, { needs }]) => needs.hessian || needs.fisher)
   if (!asking) return []
   const outside = [...quantizers].find(
-    ([module, { needs }]) => needs.hessian && !blockModules.has(module),
+    ([module, { needs }]) => (needs.hessian || needs.fisher) && !blockModules.has(module),
   )
   if (outside) {
     throw new LowbitError(
@@ -191,21 +200,6 @@ function lastWithStatistics({ config }: Opened, quantizers: Assignment): number 
     }
   }
   return -1
-}
-
-/** The residual stream before the first block; the embedding is let go again. */
-async function embedWindows(
-  { checkpoint, kernels, config }: Opened,
-  windows: readonly (readonly number[])[],
-): Promise<Tensor[]> {
-  const embedding = kernels.load(await checkpoint.readMatrix(config.architecture.modules.embedding))
-  const streams = windows.map((window) => {
-    const x = kernels.tensor(window.length, config.hidden)
-    kernels.gather(x, embedding, Uint32Array.from(window))
-    return x
-  })
-  kernels.unload(embedding)
-  return streams
 }
 
 /** Brings the residual stream past a block that an earlier run quantized. */
