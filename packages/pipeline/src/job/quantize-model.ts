@@ -29,6 +29,7 @@ import {
 } from '@lowbit/model'
 import { type Assignment, assignQuantizers } from '../recipe/resolve.ts'
 import { breathe } from './breathe.ts'
+import { embedWindows } from './embed.ts'
 import { finishedReport, jobFingerprint, openJournal, REPORT } from './identity.ts'
 import type { QuantizeJob } from './job.ts'
 import { type Journal, removeJournal, writeJournal } from './journal.ts'
@@ -192,21 +193,6 @@ function lastWithStatistics({ config }: Opened, quantizers: Assignment): number 
     }
   }
   return -1
-}
-
-/** The residual stream before the first block; the embedding is let go again. */
-async function embedWindows(
-  { checkpoint, kernels, config }: Opened,
-  windows: readonly (readonly number[])[],
-): Promise<Tensor[]> {
-  const embedding = kernels.load(await checkpoint.readMatrix(config.architecture.modules.embedding))
-  const streams = windows.map((window) => {
-    const x = kernels.tensor(window.length, config.hidden)
-    kernels.gather(x, embedding, Uint32Array.from(window))
-    return x
-  })
-  kernels.unload(embedding)
-  return streams
 }
 
 /** Brings the residual stream past a block that an earlier run quantized. */
