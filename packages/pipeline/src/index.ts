@@ -9,6 +9,17 @@ export {
   ruinedModules,
 } from './job/report.ts'
 export {
+  measureSensitivity,
+  type SensitivityJob,
+} from './job/sensitivity.ts'
+export {
+  type Allocation,
+  allocateBits,
+  allocationRange,
+  type Choice,
+  type Sensitivity,
+} from './recipe/allocate.ts'
+export {
   parseRecipe,
   parseYamlRecipe,
   type Recipe,

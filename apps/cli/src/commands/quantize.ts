@@ -5,11 +5,12 @@ import { ruinedModules } from '@lowbit/pipeline'
 import { type Command, Option } from 'commander'
 import { addDeviceFlags, type DeviceFlags } from '../flags/device.ts'
 import { addSchemaFlags } from '../flags/from-schema.ts'
-import { parseBytes, wholeNumber } from '../flags/values.ts'
+import { parseBytes, parseNumber, wholeNumber } from '../flags/values.ts'
 import { openModel, tensorBytes } from '../model-source/open-model.ts'
 import { prepareOutput } from '../output/output-folder.ts'
 import { DEFAULT_METHOD, FORMATS, QUANTIZERS } from '../plugins.ts'
 import type { Action } from '../program.ts'
+import { allocate, type ChosenBits, tradeOffTable } from '../quantization/allocation.ts'
 import { gatherCalibration } from '../quantization/calibration.ts'
 import { refuseFormat } from '../quantization/refuse-format.ts'
 import { type QuantizeFlags, readRequest } from '../quantization/request.ts'
@@ -43,6 +44,11 @@ export function define(
       (glob: string, earlier: string[] = []) => [...earlier, glob],
     )
     .option('--recipe <file>', 'YAML with rules for several methods, in place of --method')
+    .option(
+      '--target-bits <n>',
+      'choose the bits of each matrix so that they come to this mean and lose least',
+      parseNumber(),
+    )
     .option('--calibration <file>', 'plain text to measure the model on (demo: its own)')
     .option('--samples <n>', 'windows of the text (default: 16)', wholeNumber(1, 100_000))
     .option(
@@ -114,8 +120,8 @@ async function quantize(
   session: Session,
 ): Promise<void> {
   const started = performance.now()
-  const request = await readRequest(command, flags, plugin)
-  const { recipe } = request
+  let request = await readRequest(command, flags, plugin)
+  const { recipe, targetBits } = request
   const format = FORMATS.find((one) => one.name === recipe.format)
   if (!format) {
     const known = FORMATS.map((one) => one.name).join(', ')
@@ -137,6 +143,17 @@ async function quantize(
     const sourceBytes = await tensorBytes(model)
     const kernels = await session.kernels(flags, flags.fast !== true)
     await refuseFormat(recipe, format, kernels)
+    let chosen: ChosenBits | undefined
+    if (targetBits !== undefined) {
+      const allocation = await allocate(
+        { model, recipe, target: targetBits, calibration, kernels },
+        session,
+      )
+      request = { ...request, recipe: allocation.recipe }
+      chosen = allocation.chosen
+      session.print(`\n${tradeOffTable(chosen)}\n`)
+      await refuseFormat(request.recipe, format, kernels)
+    }
     const label = flags.recipe ? 'quantizing' : plugin.name
     const { report, layers, resumed } = await runQuantization(
       {
@@ -179,6 +196,7 @@ async function quantize(
         columns: rest.columns,
         seconds: rest.seconds,
       })),
+      ...(chosen && { allocation: chosen }),
     }
     session.result(result)
     for (const { module, method, error } of ruinedModules(layers)) {

@@ -6,6 +6,7 @@ import { parseRecipe, parseYamlRecipe, type Recipe } from '@lowbit/pipeline'
 import type { Command } from 'commander'
 import { givenOptions, kebab } from '../flags/from-schema.ts'
 import { readText } from '../model-source/texts.ts'
+import { refuseAllocation } from './allocation.ts'
 
 export interface QuantizeFlags {
   readonly method?: string
@@ -18,6 +19,7 @@ export interface QuantizeFlags {
   readonly seed?: number
   readonly tune?: boolean
   readonly tuneSteps?: number
+  readonly targetBits?: number
 }
 
 export interface QuantizeRequest {
@@ -26,6 +28,8 @@ export interface QuantizeRequest {
   readonly text?: string
   /** Whether the length of windows was asked for: then it is not cut to the model's context. */
   readonly lengthGiven: boolean
+  /** The counted mean that the bits of matrices are chosen for. */
+  readonly targetBits?: number
 }
 
 export async function readRequest(
@@ -35,14 +39,15 @@ export async function readRequest(
 ): Promise<QuantizeRequest> {
   const options = givenOptions(command, plugin.options)
   if (flags.recipe !== undefined) return fromRecipe(flags, flags.recipe, Object.keys(options))
-  const { match, calibration: text } = flags
+  const { match, calibration: text, targetBits } = flags
+  if (targetBits !== undefined) refuseAllocation(plugin, options)
   const recipe = parseRecipe({
     rules: [{ ...(match && { match }), method: plugin.name, ...options }],
     calibration: defined({ samples: flags.samples, length: flags.length }),
     ...defined({ format: flags.format, seed: flags.seed }),
     ...tuneSection(flags),
   })
-  return { recipe, text, lengthGiven: flags.length !== undefined }
+  return { recipe, text, lengthGiven: flags.length !== undefined, targetBits }
 }
 
 /** What is said beside a recipe goes before what it says; methods are the recipe's business alone. */
@@ -54,6 +59,7 @@ async function fromRecipe(
   const clashing = [
     ...(flags.method === undefined ? [] : ['method']),
     ...(flags.match === undefined ? [] : ['match']),
+    ...(flags.targetBits === undefined ? [] : ['target-bits']),
     ...options.map(kebab),
   ]
   if (clashing.length > 0) {

@@ -27,10 +27,8 @@ import { embedWindows } from './embed.ts'
 import { dropFisher, measureFisher, readFisher } from './fisher.ts'
 import { finishedReport, jobFingerprint, openJournal, REPORT } from './identity.ts'
 import type { QuantizeJob } from './job.ts'
-
 import { blockPart, type Journal, removeJournal, writeJournal } from './journal.ts'
 import { newConfig } from './new-config.ts'
-
 import { prepareQuantizers } from './prepare.ts'
 import { quantizeBlock, quantizeMatrix } from './quantize-block.ts'
 import type { ModuleReport, QuantizeReport } from './report.ts'

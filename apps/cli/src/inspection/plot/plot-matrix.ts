@@ -47,8 +47,8 @@ export function plotMatrix({ Plot }: Drawing, plot: MatrixPlot): PlotOptions {
       x: { label: 'weight', labelAnchor: 'center' },
     }
   }
-  const [stage] = matrix.stages
-  if (isScalar(stage)) return plotPalette(Plot, plot, matrix, stage)
+  const palette = asPalette(matrix.stages[0])
+  if (palette) return plotPalette(Plot, plot, matrix, palette)
   if (reference) {
     throw new LowbitError(
       'bad-option',
@@ -68,8 +68,11 @@ const AXES = {
   y: { label: 'share of weights', labelAnchor: 'center', tickFormat: '~%', grid: true, nice: true },
 } as const
 
-function isScalar(stage: Stage): stage is ScalarStage {
-  return stage.grid.kind !== 'codebook'
+/** A codebook of single weights is a palette. */
+function asPalette(stage: Stage): ScalarStage | undefined {
+  const { grid } = stage
+  if (grid.kind !== 'codebook') return { ...stage, grid }
+  return grid.length === 1 ? { ...stage, grid: { ...grid, kind: 'lookup' } } : undefined
 }
 
 const size = ({ rows, columns }: Matrix): string => `${rows} × ${columns}`
@@ -188,36 +191,29 @@ function plotCodebooks(Plot: Library, module: string, matrix: QuantizedMatrix): 
   const books = matrix.stages.map((stage, i) => codebook(stage, i, matrix))
   const points = books.flatMap(({ points }) => points)
   const most = [...points].sort((a, b) => b.uses - a.uses).slice(0, MOST_POINTS)
-  const flat = books.every(({ length }) => length === 1)
   const left =
     points.length > most.length ? `; the ${most.length} used most of ${points.length}` : ''
   const unused = points.filter(({ uses }) => uses === 0).length
   return {
     ...(books.length > 1 && { fx: { label: null, domain: books.map(({ name }) => name) } }),
-    x: { label: flat ? 'weight' : 'first weight of the vector', labelAnchor: 'center', ticks: 5 },
-    y: flat
-      ? { label: 'codes that mean it', labelAnchor: 'center', grid: true }
-      : { label: 'second weight', labelAnchor: 'center', grid: true },
+    x: { label: 'first weight of the vector', labelAnchor: 'center', ticks: 5 },
+    y: { label: 'second weight', labelAnchor: 'center', grid: true },
     r: { range: [0, points.length > 400 ? 7 : 12] },
     marginTop: FACET_NAMES * Number(books.length > 1) + 70,
     marks: [
       Plot.frame({ stroke: '#ccc' }),
-      ...(flat
-        ? [Plot.ruleX(most, { fx: 'book', x: 'x', y: 'uses', stroke: '#1f77b4' })]
-        : [
-            Plot.ruleX([0], { stroke: '#ddd' }),
-            Plot.ruleY([0], { stroke: '#ddd' }),
-            Plot.dot(most, {
-              ...{ ...(books.length > 1 && { fx: 'book' }), x: 'x', y: 'y', r: 'uses' },
-              ...{ fill: '#1f77b4', fillOpacity: 0.45, stroke: '#1f77b4', strokeWidth: 0.5 },
-            }),
-          ]),
+      Plot.ruleX([0], { stroke: '#ddd' }),
+      Plot.ruleY([0], { stroke: '#ddd' }),
+      Plot.dot(most, {
+        ...{ ...(books.length > 1 && { fx: 'book' }), x: 'x', y: 'y', r: 'uses' },
+        ...{ fill: '#1f77b4', fillOpacity: 0.45, stroke: '#1f77b4', strokeWidth: 0.5 },
+      }),
       ...captionAbove(
         Plot,
         FACET_NAMES * Number(books.length > 1),
         module,
         `${size(matrix)}, ${describeMatrix(matrix)}`,
-        `${flat ? 'height' : 'area'}: how often an entry is used (${unused} of ${points.length} never)${left}`,
+        `area: how often an entry is used (${unused} of ${points.length} never)${left}`,
       ),
     ],
   }
@@ -232,9 +228,10 @@ function codebook(stage: Stage, index: number, matrix: QuantizedMatrix) {
     Array.from({ length: entries }, (_, code) => ({
       book: name,
       x: table[code * length],
-      y: length > 1 ? table[code * length + 1] : uses[i][code],
+      // A vector of one weight, beside stages of longer ones, lies on the axis.
+      y: length > 1 ? table[code * length + 1] : 0,
       uses: uses[i][code],
     })),
   )
-  return { name, length, points }
+  return { name, points }
 }

@@ -15,6 +15,7 @@ const made = {
     ...['--granularity', 'per-grouped-channel'],
   ],
   integer: ['--method', 'rtn', '--bits', '4'],
+  singles: ['--method', 'pq', '--vector-length', '1', '--centroids', '8'],
   codebook: ['--method', 'pq', '--vector-length', '2', '--centroids', '64'],
 }
 type Name = keyof typeof made
@@ -61,6 +62,7 @@ describe('a matrix', () => {
     ['palette', 8],
     ['integer', 16],
     ['palettes', 16 * 4],
+    ['singles', 8],
   ] as const)('has the %s over the weights of the original', async (name, values) => {
     const { count, words } = await draw(MODULE, model(name), '--reference', 'demo')
     expect(count(RULES)).toBe(values)
