@@ -4,8 +4,8 @@ import type { Device } from '../device.ts'
 import type { CpuWeight } from './load.ts'
 
 /**
- * Up to here rows go one to four at a time through the GEMV; codes that go through a table are decoded to
- * panels for more than one row, once for each four.
+ * Up to here rows go through the GEMV: one to four at a time, vectors one at a time, other codes that go through a
+ * table decoded to panels for more than one row, once for each four.
  */
 const FEW_ROWS = 5
 const FEW_ROWS_OF_TABLES = 4
@@ -35,13 +35,15 @@ export function multiplyFew(
     const from = x + at * 4
     const sums = needsSums ? device.room('sums', rows * groups * 4) : 0
     if (sums) device.run('groupSums', 0, sums, from, next, rows, group, groups)
-    for (let row = 0; row < rows; row += 4) {
-      const count = Math.min(4, rows - row)
+    // Vectors are walked again for each row: faster than writing panels and reading them.
+    const most = direct ? 1 : 4
+    for (let row = 0; row < rows; row += most) {
+      const count = Math.min(most, rows - row)
       device.run(
         'gemv',
         weight.rows * depth * count,
         ...[out + row * stride, stride, from + row * next, next, count, source],
-        ...[sums + row * groups * 4, part > 0 ? 1 : add, some, direct && count === 1 ? 1 : 0],
+        ...[sums + row * groups * 4, part > 0 ? 1 : add, some, direct ? 1 : 0],
         ...[scratch.at, scratch.each],
       )
     }
