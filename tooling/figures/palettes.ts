@@ -1,11 +1,12 @@
 /**
  * The tables of palettize's README. Perplexities (each row a whole run) or the time that palettes take:
  *   node tooling/figures/palettes.ts quality [--model DIR --calibration FILE --evaluation FILE --context 2048] [--samples N] [--windows N] [--only TEXT]
- *   node tooling/figures/palettes.ts speed --model DIR
+ *   node tooling/figures/palettes.ts speed --model DIR [--only TEXT]
  */
 
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { seededRandom } from '@lowbit/core'
 import { DEMO_MODEL } from '@lowbit/demo-model'
 import { openFolder } from '@lowbit/formats'
 import { nodeFolder } from '@lowbit/formats/node'
@@ -45,6 +46,8 @@ const QUALITY: readonly (readonly [string, Options])[] = [
   ['3 bits', { bits: 3 }],
   ['3 bits, 16 rows a palette', { bits: 3, ...grouped }],
   ['– nearest values', { bits: 3, ...grouped, ...plain }],
+  ['– nearest values, no importance', { bits: 3, ...grouped, importance: 'none' }],
+  ['– nearest values, Fisher information', { bits: 3, ...grouped, mode: 'sensitive' }],
   ['– palettes not refitted', { bits: 3, ...grouped, rounds: 0 }],
   ['8 bits for 4 weights', { bits: 8, clusterDim: 4 }],
 ]
@@ -52,6 +55,7 @@ const QUALITY: readonly (readonly [string, Options])[] = [
 const SPEED: readonly (readonly [string, Options])[] = [
   ['4 bits', { bits: 4, importance: 'none' }],
   ['3 bits, 16 rows a palette', { bits: 3, ...grouped, importance: 'none' }],
+  ['3 bits, 16 rows a palette, sensitive', { bits: 3, ...grouped, mode: 'sensitive' }],
   ['6 bits', { bits: 6, importance: 'none' }],
   ['8 bits', { bits: 8, importance: 'none' }],
 ]
@@ -83,7 +87,7 @@ async function quality(): Promise<void> {
   await figures.close()
 }
 
-/** CPU seconds of the quantizer alone, over all linears of the blocks. */
+/** CPU seconds of the quantizer alone, over all linears of the blocks; what a sensitive one is given is random. */
 async function speed(): Promise<void> {
   const checkpoint = await openFolder(nodeFolder(values.model))
   const kernels = await cpu({ threads: Number(values.threads) })
@@ -91,8 +95,10 @@ async function speed(): Promise<void> {
   const modules = Array.from({ length: layers }, (_, layer) => [
     ...blockNames(architecture, layer).modules.values(),
   ]).flat()
-  console.log('| setting, plain k-means | CPU s, all linears |\n|---|---|')
+  console.log('| setting | CPU s, all linears |\n|---|---|')
+  const random = seededRandom(1)
   for (const [name, options] of SPEED) {
+    if (values.only && !name.includes(values.only)) continue
     const quantizer = palettize(options)
     let seconds = 0
     for (const module of modules) {
@@ -100,11 +106,13 @@ async function speed(): Promise<void> {
       const weight = kernels.tensor(source.rows, source.columns)
       kernels.gather(weight, source)
       kernels.unload(source)
+      const squares = new Float32Array(weight.rows * weight.columns).map(() => random() ** 4)
+      const fisher = kernels.upload(squares, weight.rows, weight.columns)
       const before = process.cpuUsage()
-      await quantizer.quantize({ name: module, weight, kernels, seed: 0 })
+      await quantizer.quantize({ name: module, weight, fisher, kernels, seed: 0 })
       const { user, system } = process.cpuUsage(before)
       seconds += (user + system) / 1e6
-      kernels.free(weight)
+      kernels.free(weight, fisher)
     }
     console.log(`| ${name} | ${seconds.toFixed(2)} |`)
   }
