@@ -83,6 +83,7 @@ export {
 export { type StoredScale, storeScale, storeZero } from './scalar/scales.ts'
 export { shareOption } from './scalar/share.ts'
 export { type Factor, factorHessian } from './second-order/factor.ts'
+export { requireHessian } from './second-order/hessian.ts'
 export { columnOrder, inverseOrder, type OrderName } from './second-order/order.ts'
 export { randomRotation, rotateLayer } from './second-order/rotate.ts'
 export { type KMeansOptions, kMeans } from './vectors/k-means.ts'

@@ -16,6 +16,7 @@ import {
   type QuantizedMatrix,
   type QuantizeInput,
   type Quantizer,
+  requireHessian,
   type ScalarScheme,
   scalarOptions,
   scalarScheme,
@@ -113,20 +114,9 @@ async function feedBack(
   scheme: ScalarScheme,
   options: GptqOptions,
 ): Promise<QuantizedMatrix> {
-  const { kernels, weight, hessian, name } = input
+  const { kernels, weight, name } = input
+  const hessian = requireHessian('gptq', input)
   const { rows, columns } = weight
-  if (!hessian) {
-    throw new LowbitError('bad-input', 'gptq needs the Hessian of the layer’s inputs', {
-      tensor: name,
-    })
-  }
-  if (hessian.rows !== columns || hessian.columns !== columns) {
-    throw new LowbitError(
-      'bad-input',
-      `the Hessian is ${hessian.rows} × ${hessian.columns}, the weight has ${columns} columns`,
-      { tensor: name },
-    )
-  }
   await assertFinite(kernels, weight, name)
   const owned: Tensor[] = []
   const own = (tensor: Tensor): Tensor => {

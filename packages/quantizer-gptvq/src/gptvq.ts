@@ -9,12 +9,12 @@ import {
   type CodedPart,
   definePlugin,
   factorHessian,
-  LowbitError,
   packCodes,
   type QuantizedMatrix,
   type QuantizedNumbers,
   type QuantizeInput,
   type Quantizer,
+  requireHessian,
   type Tensor,
   updateTables,
 } from '@lowbit/core'
@@ -43,20 +43,9 @@ export const gptvq = definePlugin(
 )
 
 async function quantize(input: QuantizeInput, scheme: GptvqScheme): Promise<QuantizedMatrix> {
-  const { kernels, weight, hessian, name } = input
+  const { kernels, weight, name } = input
+  const hessian = requireHessian('gptvq', input)
   const { rows, columns } = weight
-  if (!hessian) {
-    throw new LowbitError('bad-input', 'gptvq needs the Hessian of the layer’s inputs', {
-      tensor: name,
-    })
-  }
-  if (hessian.rows !== columns || hessian.columns !== columns) {
-    throw new LowbitError(
-      'bad-input',
-      `the Hessian is ${hessian.rows} × ${hessian.columns}, the weight has ${columns} columns`,
-      { tensor: name },
-    )
-  }
   await assertFinite(kernels, weight, name)
   const owned: Tensor[] = []
   const own = (tensor: Tensor): Tensor => {

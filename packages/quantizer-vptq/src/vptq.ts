@@ -10,13 +10,13 @@ import {
   definePlugin,
   factorHessian,
   inverseOrder,
-  LowbitError,
   type Numbers,
   packCodes,
   type QuantizedMatrix,
   type QuantizeInput,
   type Quantizer,
   randomRotation,
+  requireHessian,
   rotateLayer,
   type Stage,
   seededRandom,
@@ -64,20 +64,9 @@ async function quantize(
   shared: Tables | undefined,
 ): Promise<QuantizedMatrix> {
   const { kernels, name, signal } = input
-  let { weight, hessian } = input
+  let { weight } = input
+  let hessian = requireHessian('vptq', input)
   const { rows, columns } = weight
-  if (!hessian) {
-    throw new LowbitError('bad-input', 'vptq needs the Hessian of the layer’s inputs', {
-      tensor: name,
-    })
-  }
-  if (hessian.rows !== columns || hessian.columns !== columns) {
-    throw new LowbitError(
-      'bad-input',
-      `the Hessian is ${hessian.rows} × ${hessian.columns}, the weight has ${columns} columns`,
-      { tensor: name },
-    )
-  }
   await assertFinite(kernels, weight, name)
   const owned: Tensor[] = []
   const own = (tensor: Tensor): Tensor => {
