@@ -39,7 +39,7 @@ export async function tuneParts(
       },
     )
   }
-  if (checkpoint.config.model_type !== 'llama' && opened.config.architecture.norm !== 'rms') {
+  if (opened.config.architecture.norm !== 'rms') {
     throw new LowbitError('bad-option', 'tuning knows models with RMS norms only', {
       option: 'tune',
     })
