@@ -41,7 +41,7 @@ export interface Measured {
 
 /** Opens the original once and measures recipes against it. */
 export async function measurer(setup: Setup) {
-  const running = await cpu({ threads: setup.threads, strict: false })
+  const running = await cpu({ threads: setup.threads, strict: false, wide: true })
   const source = await openFolder(nodeFolder(setup.model))
   const tokenizer = await loadTokenizer(source)
   const original = await loadDecoder(source, running)
@@ -61,7 +61,7 @@ export async function measurer(setup: Setup) {
     original: async () => (await score(original)).perplexity,
     async measure(recipe: RecipeInput): Promise<Measured> {
       const out = await mkdtemp(path.join(tmpdir(), 'lowbit-figures-'))
-      const kernels = await cpu({ threads: setup.threads })
+      const kernels = await cpu({ threads: setup.threads, wide: true })
       const before = process.cpuUsage()
       const report = await quantizeModel({
         checkpoint: source,

@@ -90,7 +90,7 @@ async function quality(): Promise<void> {
 /** CPU seconds of the quantizer alone, over all linears of the blocks; what a sensitive one is given is random. */
 async function speed(): Promise<void> {
   const checkpoint = await openFolder(nodeFolder(values.model))
-  const kernels = await cpu({ threads: Number(values.threads) })
+  const kernels = await cpu({ threads: Number(values.threads), wide: true })
   const { architecture, layers } = decoderConfig(checkpoint.config)
   const modules = Array.from({ length: layers }, (_, layer) => [
     ...blockNames(architecture, layer).modules.values(),

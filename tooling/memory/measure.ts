@@ -15,7 +15,7 @@ const rules =
         { method: 'rtn', bits: 4 },
       ]
     : [{ method: 'rtn', bits: 4 }]
-const kernels = await cpu()
+const kernels = await cpu({ wide: true })
 const checkpoint = await openFolder(nodeFolder(folder))
 const started = performance.now()
 const report = await quantizeModel({

@@ -22,7 +22,8 @@ export interface KernelsRequest {
 }
 
 export const DEVICES: Readonly<Record<string, (request: KernelsRequest) => Promise<Kernels>>> = {
-  cpu,
+  // A process of our own may set the engine's flags.
+  cpu: (request) => cpu({ ...request, wide: true }),
 }
 
 export const DEFAULT_DEVICE = 'cpu'

@@ -15,18 +15,20 @@
  */
 
 import { quarter } from './codes'
-import { narrowRow, narrowRows } from './dots-narrow'
+import { narrowPair, narrowRow, narrowRows } from './dots-narrow'
 import { wideRow, wideRows } from './dots-wide'
 import { addOutliers, addOutliersPair, outlierBytes } from './outliers'
 import { dataOf, depthOf, groupsOf, INTEGER2, INTEGER4, kindOf, rowsOf, strideOf } from './source'
-import { take, thread } from './threads'
+import { put } from './put'
+import { take, thread, wide as wideVectors } from './threads'
 
 const LONG = 1
 const WIDE = 2
 
 /**
  * out[t, n] (+)= x · Wᵀ, x in panels of `high` rows. A task is `some` strips. `way`: 0 short,
- * 1 long, 2 wide. `scratch`: for each thread two strips with a byte for each code.
+ * 1 long, 2 wide. `scratch`: for each thread two strips with a byte for each code, and 256
+ * bytes.
  */
 export function dots(
   out: usize,
@@ -100,11 +102,18 @@ export function dots(
           if (pair) wideRows(next, x, f, s, source, strip + 1, to, stride, left, add)
           continue
         }
-        if (long) narrowRows<i32>(codes, x, f, s, source, strip, to, stride, left, add)
-        else narrowRows<i16>(codes, x, f, s, source, strip, to, stride, left, add)
-        if (pair) {
-          if (long) narrowRows<i32>(next, x, f, s, source, strip + 1, to, stride, left, add)
-          else narrowRows<i16>(next, x, f, s, source, strip + 1, to, stride, left, add)
+        if (pair && wideVectors) {
+          const spare = spread + (stripSpread << 1)
+          if (long) narrowPair<i32>(codes, next, x, f, s, source, strip, spare)
+          else narrowPair<i16>(codes, next, x, f, s, source, strip, spare)
+          putPair(to, stride, spare, source, strip, left, add)
+        } else {
+          if (long) narrowRows<i32>(codes, x, f, s, source, strip, to, stride, left, add)
+          else narrowRows<i16>(codes, x, f, s, source, strip, to, stride, left, add)
+          if (pair) {
+            if (long) narrowRows<i32>(next, x, f, s, source, strip + 1, to, stride, left, add)
+            else narrowRows<i16>(next, x, f, s, source, strip + 1, to, stride, left, add)
+          }
         }
         for (let r: usize = 0; r < <usize>left; r++) {
           if (pair) addOutliersPair(codes, list + r * listBytes, source, strip, to + r * stride)
@@ -136,5 +145,23 @@ function unpackBits(bits: i32, to: usize, codes: usize, depth: i32): void {
   for (let k = 0; k < depth; k += 4, to += 32) {
     v128.store(to, quarter(bits, codes, k, 0))
     v128.store(to, quarter(bits, codes, k, 1), 16)
+  }
+}
+
+/** `left` rows of what narrowPair left at `spare`. */
+function putPair(
+  out: usize,
+  stride: usize,
+  spare: usize,
+  source: usize,
+  strip: i32,
+  left: i32,
+  add: i32,
+): void {
+  const height = rowsOf(source)
+  const n = strip << 3
+  for (let r = 0; r < left; r++, out += stride, spare += 64) {
+    put(out, n, height, v128.load(spare), v128.load(spare, 16), add)
+    put(out, n + 8, height, v128.load(spare, 32), v128.load(spare, 48), add)
   }
 }

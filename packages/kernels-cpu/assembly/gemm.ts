@@ -8,7 +8,7 @@
 import { BLOCK, fill, PANEL } from './panel'
 import { dataOf, F32, kindOf, strideOf } from './source'
 import { take, thread } from './threads'
-import { edgeTile, HIGH } from './tile'
+import { edgeTiles, HIGH } from './tile'
 
 /** Only the tiles that touch out's upper triangle are wanted; `shift` is out's first row. */
 const UPPER = 1
@@ -61,10 +61,11 @@ export function gemm(
         const left = a + <usize>row * (<usize>depth << 2) + <usize>(k * HIGH) * 4
         const to = out + <usize>row * stride
         let right = b
-        for (let n = first; n < last; n += 8, right += size) {
-          edgeTile(
+        for (let n = first; n < last; n += 16, right += size << 1) {
+          edgeTiles(
             left,
             right,
+            size,
             some,
             to + (<usize>n << 2),
             stride,

@@ -1,4 +1,4 @@
-export { setThread } from './threads'
+export { setThread, setWide } from './threads'
 export { packRows, packColumns, arrange } from './pack'
 export { gemm, mirror } from './gemm'
 export { gemv, groupSums } from './gemv'

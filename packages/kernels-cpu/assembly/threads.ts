@@ -14,6 +14,13 @@ export function setThread(index: i32): void {
   thread = index
 }
 
+/** Whether the engine makes one instruction of 256 bits of two of 128 that belong together. */
+export let wide: bool = false
+
+export function setWide(on: i32): void {
+  wide = on != 0
+}
+
 // @ts-ignore: decorator
 @inline
 export function take(): i32 {

@@ -1,5 +1,5 @@
 /**
- * Speed of the kernels: `node bench/kernels.ts [--threads 1] [--strict] [name…]`. GFLOP/s count two
+ * Speed of the kernels: `node bench/kernels.ts [--threads 1] [--strict] [--wide] [name…]`. GFLOP/s count two
  * operations for each weight and row, whatever is really done; the best of several runs. One thread is measured
  * in CPU time, which other work on the machine lengthens less than the time on the wall; several in the latter.
  */
@@ -19,7 +19,7 @@ import { type CpuKernels, cpu } from '../src/index.ts'
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { threads: { type: 'string' }, strict: { type: 'boolean' } },
+  options: { threads: { type: 'string' }, strict: { type: 'boolean' }, wide: { type: 'boolean' } },
 })
 
 const SECONDS = 0.4
@@ -288,7 +288,9 @@ benches['multiplyTransposed, 2048 × 1536 by 576'] = async (kernels) => {
 }
 
 const strict = values.strict ?? false
-const kernels = await cpu({ strict, threads: values.threads ? Number(values.threads) : 1 })
+const kernels = await cpu({
+  ...{ strict, wide: values.wide, threads: values.threads ? Number(values.threads) : 1 },
+})
 console.log(`${kernels.variant}, Node ${process.versions.node}`)
 for (const [name, bench] of Object.entries(benches)) {
   if (positionals.length > 0 && !positionals.some((part) => name.includes(part))) continue

@@ -12,6 +12,7 @@ import { vectorOperations } from './quantize/vectors.ts'
 import { tensorOperations } from './tensors.ts'
 import { startThreads } from './threads.ts'
 import { weightOperations } from './weights/multiply.ts'
+import { askForWideVectors } from './wide.ts'
 
 export interface CpuOptions {
   /** The calling thread included. Default: what the machine has, at most 8. */
@@ -20,6 +21,11 @@ export interface CpuOptions {
   readonly strict?: boolean
   /** Relaxed SIMD, where not strict. `auto` (default): if the engine has it. */
   readonly relaxed?: 'auto' | boolean
+  /**
+   * Vectors of 256 bits, where Node's engine can (x86-64 with AVX2, Node 24): up to twice as fast, with the same
+   * results. Sets a flag of V8 that it calls experimental, for the whole process. Default false.
+   */
+  readonly wide?: boolean
   /** The most bytes the kernels may hold. Default and most: 4 GiB. */
   readonly memoryLimit?: number
 }
@@ -35,6 +41,7 @@ const MOST_THREADS = 8
 
 export async function cpu(options: CpuOptions = {}): Promise<CpuKernels> {
   const { strict = true, relaxed = 'auto', memoryLimit = 4 * GIB } = options
+  const wide = options.wide === true && askForWideVectors()
   const threads = threadCount(options.threads)
   if (!(memoryLimit >= 2 ** 20)) {
     throw new LowbitError('bad-option', 'memoryLimit must be 1 MiB at least', {
@@ -48,12 +55,12 @@ export async function cpu(options: CpuOptions = {}): Promise<CpuKernels> {
   const build = wantsRelaxed && hasRelaxedSimd() ? 'relaxed' : 'strict'
   const module = await compile(threads > 1 ? `${build}-threads` : build)
   const memory = createMemory(threads > 1, memoryLimit)
-  const pool = await startThreads(module, memory, threads)
+  const pool = await startThreads(module, memory, threads, wide)
   const device = createDevice(memory, pool, build === 'relaxed')
   const count = threads === 1 ? '1 thread' : `${threads} threads`
   return {
     name: 'cpu',
-    variant: `${build} SIMD, ${count}`,
+    variant: `${build} SIMD${wide ? ' of 256 bits' : ''}, ${count}`,
     strict: build === 'strict',
     threads,
     memoryLimit,

@@ -30,15 +30,17 @@ export async function startThreads(
   module: WebAssembly.Module,
   memory: Memory,
   count: number,
+  wide: boolean,
 ): Promise<Threads> {
   const instance = await WebAssembly.instantiate(module, { env: { memory: memory.memory } })
   const calls = instance.exports as unknown as Calls
   calls.setThread(0)
+  calls.setWide(wide ? 1 : 0)
   const names = exportNames(module)
   const numbers = new Map(names.map((name, index) => [name, index]))
   const workers: Thread[] = []
   for (let thread = 1; thread < count; thread++) {
-    workers.push(startThread({ module, memory: memory.memory, thread }))
+    workers.push(startThread({ module, memory: memory.memory, thread, wide }))
   }
   await Promise.all(workers.map(({ ready }) => ready))
 

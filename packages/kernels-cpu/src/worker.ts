@@ -10,11 +10,13 @@ export interface Start {
   readonly module: WebAssembly.Module
   readonly memory: WebAssembly.Memory
   readonly thread: number
+  /** As src/wide.ts says. */
+  readonly wide: boolean
 }
 
 const SPINS = 20_000
 
-function serve({ module, memory, thread }: Start, ready: () => void): void {
+function serve({ module, memory, thread, wide }: Start, ready: () => void): void {
   const { exports } = new WebAssembly.Instance(module, { env: { memory } })
   const calls = exports as unknown as Calls
   const names = exportNames(module)
@@ -22,6 +24,7 @@ function serve({ module, memory, thread }: Start, ready: () => void): void {
   const control = new Int32Array(memory.buffer)
   const values = new Float64Array(memory.buffer)
   calls.setThread(thread)
+  calls.setWide(wide ? 1 : 0)
   let seen = Atomics.load(control, CALL)
   ready()
   for (;;) {

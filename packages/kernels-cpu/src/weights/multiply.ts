@@ -36,7 +36,7 @@ export function weightOperations(device: Device): Operations {
     const sums = device.room('sums', packed * groups * 4)
     // A count, and at most one outlier of 12 bytes for each block of 32 (assembly/outliers.ts).
     const outliers = device.room('outliers', packed * (4 + (depth / 32) * 12))
-    const spread = device.roomPerThread('spread', depth * 16)
+    const spread = device.roomPerThread('spread', depth * 16 + 256)
     const strips = Math.ceil(weight.rows / 8)
     const some = Math.max(1, Math.ceil(strips / (device.threads * 8)))
     device.run(

@@ -12,7 +12,7 @@ import {
 } from './protocol.ts'
 
 await serve(async ({ model, threads }) => {
-  const kernels = await cpu({ threads, strict: false })
+  const kernels = await cpu({ threads, strict: false, wide: true })
   const checkpoint = await openFolder(nodeFolder(model))
   const decoder = await loadDecoder(checkpoint, kernels, { activations: 'int8' })
   await generate(decoder, promptTokens(SHORT_PROMPT), { maxTokens: 1 })

@@ -12,8 +12,8 @@ const random = (count: number) => Float32Array.from({ length: count }, () => Mat
 
 export async function gemm({ threads, rounds, quick }: Settings): Promise<Row[]> {
   const rows: Row[] = []
-  const relaxed = await cpu({ threads, strict: false })
-  const strict = await cpu({ threads, strict: true })
+  const relaxed = await cpu({ threads, strict: false, wide: true })
+  const strict = await cpu({ threads, strict: true, wide: true })
   for (const n of quick ? [512] : [512, 1024, 2048]) {
     const what = `GEMM f32 ${n}³`
     const [a, b] = [random(n * n), random(n * n)]

@@ -28,7 +28,7 @@ const CASES: readonly Case[] = [
 type Prepared = Contestant & { drop(): unknown }
 
 export async function gemv({ threads, rounds, quick }: Settings): Promise<Row[]> {
-  const kernels = await cpu({ threads, strict: false })
+  const kernels = await cpu({ threads, strict: false, wide: true })
   const rows: Row[] = []
   for (const each of quick ? CASES.slice(0, 3) : CASES) {
     const { batch, copies, group } = each

@@ -40,7 +40,7 @@ const row = (what: string, who: string, { wall, cpu }: Usage): Row => ({
 
 async function quantize(settings: Settings, samples: number): Promise<Usage> {
   if (!settings.calibration) throw new Error('needs --calibration FILE or LOWBIT_CALIBRATION')
-  const kernels = await cpu({ threads: settings.threads })
+  const kernels = await cpu({ threads: settings.threads, wide: true })
   const checkpoint = await openFolder(nodeFolder(path.join(smollm2Folder(settings), 'hf')))
   const tokenizer = await loadTokenizer(checkpoint)
   const text = (await readFile(settings.calibration, 'utf8')).slice(0, samples * WINDOW * 8)

@@ -102,8 +102,8 @@ async function quality({ text, threads, quick }: Settings, folder: string): Prom
   }
   const checkpoint = await openFolder(nodeFolder(folder))
   const [exact, rounded] = [
-    await cpu({ threads, strict: false }),
-    await cpu({ threads, strict: false }),
+    await cpu({ threads, strict: false, wide: true }),
+    await cpu({ threads, strict: false, wide: true }),
   ]
   const tokens = (await loadTokenizer(checkpoint)).encode(await readFile(text, 'utf8'))
   const reference = await loadDecoder(checkpoint, exact, { activations: 'f32' })

@@ -46,7 +46,7 @@ export async function prepare(settings: Settings): Promise<Prepared> {
 }
 
 async function quantize(source: string, out: string): Promise<void> {
-  const kernels = await cpu()
+  const kernels = await cpu({ wide: true })
   const checkpoint: Checkpoint = await openFolder(nodeFolder(source))
   const rule = { method: 'rtn', groupSize: 32, symmetric: true }
   await quantizeModel({
