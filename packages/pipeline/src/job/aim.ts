@@ -56,8 +56,9 @@ export async function measureStep(
       const before = stepInput(original, index, i)
       kernels.crossGram(drift, before.input, input, 1 / tokens)
       if (residual) {
-        kernels.crossGram(residual, original.streams[i], input, 1 / tokens)
-        kernels.crossGram(residual, x, input, -1 / tokens)
+        const lost = difference(kernels, original.streams[i], x)
+        kernels.crossGram(residual, lost, input, 1 / tokens)
+        kernels.free(lost)
       }
       if (before.own) kernels.free(before.input)
     }
@@ -65,11 +66,9 @@ export async function measureStep(
     await breathe()
   }
   if (!drift) return { hessian }
-  const minus = kernels.upload(new Float32Array(size).fill(-1), size, 1)
-  const negative = kernels.tensor(size, size)
-  kernels.scale(negative, hessian, { rows: minus })
-  kernels.add(drift, negative)
-  kernels.free(minus, negative)
+  const cross = difference(kernels, drift, hessian)
+  kernels.copy(drift, cross)
+  kernels.free(cross)
   const factor = kernels.tensor(size, size)
   const diagonal = kernels.tensor(1, size)
   kernels.diagonal(diagonal, hessian)
@@ -104,4 +103,14 @@ export function aimWeight(kernels: Kernels, weight: Tensor, aim: Aim): void {
   kernels.multiply(pull, half, aim.turned)
   kernels.add(weight, pull)
   kernels.free(pull, half, turned)
+}
+
+/** a − b as a new tensor. */
+function difference(kernels: Kernels, a: Tensor, b: Tensor): Tensor {
+  const out = kernels.tensor(a.rows, a.columns)
+  const minus = kernels.upload(new Float32Array(b.rows).fill(-1), b.rows, 1)
+  kernels.scale(out, b, { rows: minus })
+  kernels.add(out, a)
+  kernels.free(minus)
+  return out
 }
