@@ -8,7 +8,7 @@ import { packPanel } from './pack'
 import { fma, sum } from './simd'
 import { exponentials } from './softmax'
 import { take, thread } from './threads'
-import { edgeTile, HIGH } from './tile'
+import { edgeTiles, HIGH } from './tile'
 
 /** Query rows of a block, and keys of a panel. */
 export const ROWS = 48
@@ -213,17 +213,18 @@ export function scoresOf(
     for (let r = 0; r < rows; r += HIGH) {
       const a = packed + <usize>(r * size) * 4
       const end = min(last, before + min(r + HIGH, rows))
-      for (let m = n; m < end; m += 8) {
+      for (let m = n; m < end; m += 16) {
         const b = panel + <usize>((m - n) * size) * 4
-        edgeTile(
+        edgeTiles(
           a,
           b,
+          <usize>size << 5,
           size,
           scores + <usize>r * line + (<usize>m << 2),
           line,
           0,
           rows - r,
-          8,
+          end - m > 8 ? 16 : 8,
           spare,
         )
       }
@@ -253,20 +254,19 @@ export function mix(
       const p = scores + <usize>r * line + (<usize>n << 2)
       packPanel(packed + <usize>(r * depth) * 4, p, line, rows - r, depth, 1)
     }
-    for (let m = 0; m < size; m += 8) {
-      let to = panel
-      let from = v + <usize>n * keyStride + (<usize>m << 2)
-      for (let i = 0; i < depth; i++, from += keyStride, to += 32) {
-        v128.store(to, v128.load(from))
-        v128.store(to, v128.load(from, 16), 16)
-      }
+    for (let m = 0; m < size; m += 16) {
+      const next = <usize>depth << 5
+      const from = v + <usize>n * keyStride + (<usize>m << 2)
+      copyStrip(panel, from, keyStride, depth)
+      if (m + 8 < size) copyStrip(panel + next, from + 32, keyStride, depth)
       for (let r = 0; r < rows; r += HIGH) {
         // Rows that end before these keys have nothing but zeros here.
         if (before + min(r + HIGH, rows) <= n) continue
         const at = out + <usize>r * stride + (<usize>m << 2)
-        edgeTile(
+        edgeTiles(
           packed + <usize>(r * depth) * 4,
           panel,
+          next,
           depth,
           at,
           stride,
@@ -277,6 +277,15 @@ export function mix(
         )
       }
     }
+  }
+}
+
+// @ts-ignore: decorator
+@inline
+function copyStrip(to: usize, from: usize, stride: usize, depth: i32): void {
+  for (let i = 0; i < depth; i++, from += stride, to += 32) {
+    v128.store(to, v128.load(from))
+    v128.store(to, v128.load(from, 16), 16)
   }
 }
 

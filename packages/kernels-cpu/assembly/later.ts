@@ -4,7 +4,7 @@
  */
 
 import { packColumnPanel } from './pack'
-import { edgeTile, HIGH } from './tile'
+import { edgeTiles, HIGH } from './tile'
 
 /** Rows of a task of a feedback pass, and columns of a block of it. */
 export const ROWS = 96
@@ -52,8 +52,8 @@ export function feedLater(
       const a = packed + <usize>r * (<usize>some << 2)
       const out = weight + <usize>(first + r) * stride
       b = panel
-      for (let m = n; m < last; m += 8, b += size) {
-        edgeTile(a, b, some, out + (<usize>m << 2), stride, 1, count - r, last - m, spare)
+      for (let m = n; m < last; m += 16, b += size << 1) {
+        edgeTiles(a, b, size, some, out + (<usize>m << 2), stride, 1, count - r, last - m, spare)
       }
     }
   }
