@@ -39,13 +39,17 @@ const rows: [string, RecipeInput][] = [
   ['– group-aware order, dynamic groups', gptq({ order: 'group-aware', groups: 'dynamic' })],
   ['– no search', gptq({ search: 1 })],
   ['– search not weighted', gptq({ searchWeight: 'none' })],
+  ['– aimed at its own layer', gptq({}, { target: 'layer' })],
   ['– not true-sequential', gptq({}, { trueSequential: false })],
   ['– symmetric', gptq({ symmetric: true })],
   ['– damping 0.01', gptq({ damping: 0.01 })],
   ['– damping 0.1', gptq({ damping: 0.1 })],
   [
-    'as published: natural order, dynamic groups, no search, damping 0.01',
-    gptq({ order: 'none', groups: 'dynamic', search: 1, damping: 0.01 }, { trueSequential: false }),
+    'as published: natural order, dynamic groups, no search, no sweeps, damping 0.01, own layer',
+    gptq(
+      { order: 'none', groups: 'dynamic', search: 1, sweeps: 0, damping: 0.01 },
+      { trueSequential: false, target: 'layer' },
+    ),
   ],
 ]
 

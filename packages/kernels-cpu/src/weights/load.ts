@@ -52,7 +52,7 @@ export function loadWeight(
   options: LoadOptions,
 ): CpuWeight {
   if (!isQuantized(matrix)) {
-    if (matrix.type !== 'f16' || matrix.values.every((half) => (half & 0x7c00) !== 0x7c00)) {
+    if (matrix.type !== 'f16' || finite(matrix.values as Uint16Array)) {
       return loadDense(device, matrix, matrix.type)
     }
     // The kernels' conversion knows no infinities and NaNs.
@@ -66,6 +66,14 @@ export function loadWeight(
     return loadDense(device, dense, `dense f32: no fused kernel for ${plan}`)
   }
   return loadParts(device, tables, matrix, plan, options)
+}
+
+/** A loop, since a call for each of a model's weights would take a second. */
+function finite(halves: Uint16Array): boolean {
+  for (let i = 0; i < halves.length; i++) {
+    if ((halves[i] & 0x7c00) === 0x7c00) return false
+  }
+  return true
 }
 
 function loadDense(device: Device, matrix: DenseMatrix, variant: string): CpuWeight {
