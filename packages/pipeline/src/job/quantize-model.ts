@@ -82,9 +82,10 @@ export async function quantizeModel(job: QuantizeJob): Promise<QuantizeReport> {
     ...loadRope(opened, Math.max(1, ...windows.map(({ length }) => length))),
   }
   const streams = lastCalibrated >= 0 ? await embedWindows(opened, windows) : []
-  const { target } = job.recipe.calibration
-  const originals =
-    target === 'original' && lastCalibrated >= 0 ? await embedWindows(opened, windows) : []
+  const { target, trueSequential } = job.recipe.calibration
+  // A block that is measured at once, before any of it is quantized, has nothing to aim from.
+  const aims = target === 'original' && trueSequential && lastCalibrated >= 0
+  const originals = aims ? await embedWindows(opened, windows) : []
   for (let layer = 0; layer < config.layers; layer++) {
     signal?.throwIfAborted()
     const part = blockPart(layer)

@@ -32,7 +32,7 @@ export const recipeSchema = z.strictObject({
         .enum(['original', 'layer'])
         .default('original')
         .describe(
-          'what a weight is aimed at: the original model’s outputs, earlier errors made good, or its own layer’s',
+          'what a weight is aimed at: the original model’s outputs, earlier errors made good, or its own layer’s (always so without trueSequential)',
         ),
       length: z.int().min(1).max(1_000_000).default(2048).describe('tokens of a window'),
     })
