@@ -33,8 +33,8 @@ const OUT: readonly PassSample[] = [
   { rows: 40, columns: 33, length: 5, along: 'out', entries: [21], from: 7, to: 20 },
   { rows: 33, columns: 10, length: 16, along: 'out', entries: [12] },
   // Tables large enough for a search that does not look at all entries.
-  { rows: 90, columns: 30, length: 8, along: 'out', entries: [1024, 1100], rowScale: true },
-  { rows: 61, columns: 40, length: 5, along: 'out', entries: [2048] },
+  { rows: 90, columns: 40, length: 8, along: 'out', entries: [2048, 2100], rowScale: true },
+  { rows: 61, columns: 40, length: 5, along: 'out', entries: [1024] },
   {
     rows: 20,
     columns: 12,
