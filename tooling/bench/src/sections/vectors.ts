@@ -2,6 +2,7 @@
 
 import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
+import { setTimeout } from 'node:timers/promises'
 import { kMeans, type Quantizer, seededRandom } from '@lowbit/core'
 import { type CpuKernels, cpu } from '@lowbit/kernels-cpu'
 import { gptvq } from '@lowbit/quantizer-gptvq'
@@ -14,6 +15,8 @@ import type { Settings } from '../settings.ts'
 import { dense, firstBlockHessians, linearNames, openSmollm2 } from '../smollm2/linears.ts'
 
 const LENGTH = 8
+/** Milliseconds. */
+const WARM = 3000
 /** 110,592 vectors. */
 const MATRIX = 'model.layers.15.mlp.up_proj'
 const TABLES = [256, 4096]
@@ -46,7 +49,14 @@ export async function nearest(settings: Settings): Promise<Row[]> {
         const table = kernels.upload(tables[i], entries, LENGTH)
         const codes = kernels.tensor(n, 1, 'u16')
         const name = kernels.strict ? 'lowbit, strict' : 'lowbit'
-        contestants.push(await repeated(name, () => kernels.nearest(codes, x, table), 0.3))
+        const search = () => kernels.nearest(codes, x, table)
+        // The engine compiles this one anew when it has run for a while, beside it, on a core that may be busy.
+        const end = performance.now() + WARM
+        while (performance.now() < end) {
+          search()
+          await setTimeout(1)
+        }
+        contestants.push(await repeated(name, search, 0.3))
         // What the dense product does with as many multiply-adds for a large matrix.
         const [a, b] = [kernels.tensor(1024, 1024), kernels.tensor(1024, 1024)]
         const product = kernels.tensor(1024, 1024)
