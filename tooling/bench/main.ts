@@ -1,5 +1,5 @@
 /**
- * `npm run bench -- [--only gemm,gemv,run,prompt,gptq,start] [--threads N] [--quick] [--json]`: lowbit and
+ * `npm run bench -- [--only gemm,gemv,run,prompt,start,palettes,…] [--threads N] [--quick] [--json]`: lowbit and
  * its peers side by side, threads equal, each measured in turn.
  */
 
@@ -10,16 +10,22 @@ import { parseArgs } from 'node:util'
 import { firstLine, installPeers } from './src/peers.ts'
 import { type Row, table } from './src/report.ts'
 import type { Task } from './src/runners/protocol.ts'
+import { codebooks } from './src/sections/codebooks.ts'
 import { gemm } from './src/sections/gemm.ts'
 import { gemv } from './src/sections/gemv.ts'
 import { gptq } from './src/sections/gptq.ts'
+import { palettes } from './src/sections/palettes.ts'
 import { run } from './src/sections/run.ts'
 import { start } from './src/sections/start.ts'
+import { blocks, nearest } from './src/sections/vectors.ts'
 import type { Settings } from './src/settings.ts'
 
-const SECTIONS = ['gemm', 'gemv', 'run', 'prompt', 'start', 'gptq'] as const
+const SECTIONS = [
+  ...(['gemm', 'gemv', 'run', 'prompt', 'start', 'gptq'] as const),
+  ...(['palettes', 'nearest', 'blocks', 'codebooks'] as const),
+] as const
 type Section = (typeof SECTIONS)[number]
-/** GPTQ takes minutes: only when asked for. */
+/** Those that install what npm has; the others take minutes, or Python: only when asked for. */
 const DEFAULT: readonly Section[] = ['gemm', 'gemv', 'run', 'prompt', 'start']
 
 const { env } = process
@@ -36,6 +42,9 @@ const { values: flags } = parseArgs({
     windows: { type: 'string' },
     work: { type: 'string' },
     'gptqmodel-log': { type: 'string' },
+    python: { type: 'string', default: env.LOWBIT_PYTHON },
+    'vptq-log': { type: 'string' },
+    'gptvq-log': { type: 'string' },
   },
 })
 
@@ -44,7 +53,8 @@ const unknown = chosen.find((name) => !SECTIONS.includes(name))
 if (unknown) fail(`--only: there is no ${unknown}; there are ${SECTIONS.join(', ')}`)
 const threads = wholeNumber('threads', flags.threads)
 const rounds = flags.rounds ? wholeNumber('rounds', flags.rounds) : flags.quick ? 3 : 5
-for (const name of ['smollm2', 'text', 'calibration', 'gptqmodel-log'] as const) {
+const files = ['smollm2', 'text', 'calibration', 'gptqmodel-log', 'vptq-log', 'gptvq-log'] as const
+for (const name of files) {
   const file = flags[name]
   if (file && !existsSync(file)) fail(`--${name}: there is no ${file}`)
 }
@@ -58,6 +68,9 @@ const settings: Settings = {
   calibration: flags.calibration,
   windows: flags.windows ? wholeNumber('windows', flags.windows) : undefined,
   work: flags.work ? path.resolve(flags.work) : mkdtempSync(path.join(tmpdir(), 'lowbit-bench-')),
+  python: flags.python,
+  vptqLog: flags['vptq-log'],
+  gptvqLog: flags['gptvq-log'],
   gptqmodel: {
     log: flags['gptqmodel-log'],
     python: env.LOWBIT_GPTQMODEL_PYTHON,
@@ -73,11 +86,15 @@ const sections: Readonly<Record<Section, () => Promise<Row[]>>> = {
   prompt: () => run(settings, tasks()),
   start: () => start(settings),
   gptq: () => gptq(settings),
+  palettes: () => palettes(settings),
+  nearest: () => nearest(settings),
+  blocks: () => blocks(settings),
+  codebooks: () => codebooks(settings),
 }
 
 const rows: Row[] = []
 try {
-  if (chosen.some((name) => name !== 'gptq' && name !== 'start')) installPeers()
+  if (chosen.some((name) => DEFAULT.includes(name) && name !== 'start')) installPeers()
   for (const name of SECTIONS) {
     if (!chosen.includes(name)) continue
     // Both are one section with one set of runners.

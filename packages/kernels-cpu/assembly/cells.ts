@@ -14,14 +14,18 @@
 import { entrySize, search } from './nearest'
 import { largest } from './simd'
 
-/** cells i32, centers, quads, starts (addresses), the largest |c|² f32, inverse distances (address). */
-const HEADER: usize = 32
+/**
+ * cells i32, centers, quads, starts (addresses), the largest |c|² f32, inverse distances, narrow quads
+ * (addresses), their factor and the largest Σ |c| in them, f32.
+ */
+const HEADER: usize = 48
 const ITERATIONS = 3
 
 /** Bytes of `count` cells over a table, at most: each cell may end in a part of a quad. */
 export function cellsSize(entries: i32, d: i32, count: i32): i32 {
-  const vectors = (count >> 2) + ((entries + 3 * count + 3) >> 2)
-  return <i32>HEADER + (vectors * (d + 2) << 4) + ((count * count + count + 1) << 2) + 64
+  const quads = (entries + 3 * count + 3) >> 2
+  const vectors = ((count >> 2) + quads) * (d + 2) + quads * <i32>(narrowSize(d) >> 4)
+  return <i32>HEADER + (vectors << 4) + ((count * count + count + 1) << 2) + 80
 }
 
 /**
@@ -183,6 +187,69 @@ function lay(
       store<f32>(inverses + (<usize>(i * count + j) << 2), 0.5 / Mathf.sqrt(square))
     }
   }
+  const narrow = (inverses + (<usize>(count * count) << 2) + 15) & ~15
+  layNarrow(out, narrow, quads, quad, d)
+}
+
+/** Bytes of a quad in whole numbers: half the squares, then pairs of elements. */
+// @ts-ignore: decorator
+@inline
+function narrowSize(d: i32): usize {
+  return <usize>(1 + ((d + 1) >> 1)) << 4
+}
+
+/** Products of 14 and 15 bits, eight of them, and half a square stay within 32. */
+const MOST_OF_TABLE: f32 = 8191
+const MOST_OF_X: f32 = 16383
+const MOST_OF_SQUARES: f32 = 536870912
+
+/**
+ * The quads again in whole numbers of at most MOST_OF_TABLE: [½·|c|² i32], then −c, i16, two elements of each of the
+ * four entries in a vector. Padding is farther than anything.
+ */
+function layNarrow(out: usize, narrow: usize, quads: usize, count: i32, d: i32): void {
+  const each = <usize>(d + 2) << 4
+  let most: f32 = 0
+  for (let i = 0; i < count; i++) {
+    for (let e = 16; e <= d << 4; e += 4) {
+      most = max(most, abs(load<f32>(quads + <usize>i * each + <usize>e)))
+    }
+  }
+  // Of a table with infinite values all is 0, so that everything is looked at.
+  const factor: f32 = most > 1e-30 && most < Infinity ? MOST_OF_TABLE / most : 0
+  const size = narrowSize(d)
+  let largest: f32 = 0
+  for (let i = 0; i < count; i++) {
+    const from = quads + <usize>i * each
+    const to = narrow + <usize>i * size
+    memory.fill(to, 0, size)
+    for (let lane = 0; lane < 16; lane += 4) {
+      const square = load<f32>(from + <usize>lane)
+      const number = factor > 0 ? nearest(min(square * factor * factor, MOST_OF_SQUARES)) : 0
+      store<i32>(to + <usize>lane, square == Infinity ? i32.MAX_VALUE : <i32>number)
+      let sum: f32 = 0
+      for (let e = 0; e < d; e++) {
+        const v = load<f32>(from + <usize>((e + 1) << 4) + <usize>lane)
+        const c = factor > 0 ? nearest(v * factor) : 0
+        store<i16>(to + <usize>(((e >> 1) << 4) + lane + ((e & 1) << 1)), <i16>-<i32>c, 16)
+        sum += abs(c)
+      }
+      largest = max(largest, sum)
+    }
+  }
+  store<usize>(out, narrow, 24)
+  store<f32>(out, factor, 28)
+  store<f32>(out, largest, 32)
+}
+
+/** Two elements of x at p, 16 bytes apart, as whole numbers in all lanes. */
+// @ts-ignore: decorator
+@inline
+function pair(p: usize, factor: f32, both: i32): v128 {
+  if (factor == 0) return i32x4.splat(0)
+  const a = <i32>nearest(load<f32>(p) * factor)
+  const b = both ? <i32>nearest(load<f32>(p, 16) * factor) : 0
+  return i32x4.splat((a & 0xffff) | (b << 16))
 }
 
 /** Of the squared distances, in |x|² + |c|²: more than twice what 18 roundings can make. */
@@ -268,6 +335,28 @@ function walk(d: i32, cells: usize, x: usize, squares: usize): i32 {
   if (lane == 3) cell = (i32x4.extract_lane(found, 3) << 2) + 3
   const first = cell
   const inverses = load<usize>(cells, 20) + (<usize>(first * count) << 2)
+  // Scores in whole numbers are off by half of |x|₁ + |c|₁, and what rounding made of the others. One is
+  // looked at again, exactly, unless it is farther than that from the least so far.
+  const narrow = load<usize>(cells, 24)
+  const factor = load<f32>(cells, 28)
+  const size = narrowSize(d)
+  let sum: f32 = 0
+  let most: f32 = 0
+  for (let e = 0; e < d; e++) {
+    const v = abs(load<f32>(x + (<usize>e << 4))) * factor
+    sum += v
+    most = max(most, v)
+  }
+  // Not "less": of what is not a number everything is searched.
+  const fits = most <= MOST_OF_X
+  const f = fits ? factor : 0
+  const y0 = pair(x, f, 1)
+  const y1 = pair(x + 32, f, 1)
+  const y2 = d > 4 ? pair(x + 64, f, d > 5 ? 1 : 0) : y0
+  const y3 = d > 6 ? pair(x + 96, f, d > 7 ? 1 : 0) : y0
+  const scale = <f64>factor * <f64>factor
+  const margin = 0.5 * (<f64>sum + <f64>load<f32>(cells, 32)) + <f64>slack * scale + <f64>d + 2
+  let bound = i32x4.splat(i32.MAX_VALUE)
   const ahead = f32x4.splat(xx + 2 * nearest + 4 * slack)
   // The nearest cell first, then those that may hold something nearer.
   least = f32x4.splat(Infinity)
@@ -277,9 +366,15 @@ function walk(d: i32, cells: usize, x: usize, squares: usize): i32 {
   let next = -4
   while (true) {
     const end = load<i32>(starts + (<usize>cell << 2), 4)
-    p = quads + <usize>load<i32>(starts + (<usize>cell << 2)) * each
+    const begin = <usize>load<i32>(starts + (<usize>cell << 2))
+    p = quads + begin * each
     const last = quads + <usize>end * each
-    for (; p < last; p += each) {
+    for (let q = narrow + begin * size; p < last; p += each, q += size) {
+      let a = i32x4.add(v128.load(q), i32x4.dot_i16x8_s(y0, v128.load(q, 16)))
+      let b = i32x4.dot_i16x8_s(y1, v128.load(q, 32))
+      if (d > 4) a = i32x4.add(a, i32x4.dot_i16x8_s(y2, v128.load(q, 48)))
+      if (d > 6) b = i32x4.add(b, i32x4.dot_i16x8_s(y3, v128.load(q, 64)))
+      if (!v128.any_true(i32x4.le_s(i32x4.add(a, b), bound))) continue
       let s = v128.load(p)
       s = less(x0, v128.load(p, 16), s)
       s = less(x1, v128.load(p, 32), s)
@@ -293,6 +388,11 @@ function walk(d: i32, cells: usize, x: usize, squares: usize): i32 {
       const same = v128.and(f32x4.eq(s, least), i32x4.lt_s(at, found))
       found = v128.bitselect(at, found, v128.or(f32x4.lt(s, least), same))
       least = f32x4.pmin(least, s)
+      if (fits) {
+        const score = -<f64>largest(f32x4.neg(least))
+        const most = score * scale + margin
+        bound = i32x4.splat(most < <f64>i32.MAX_VALUE ? <i32>most + 1 : i32.MAX_VALUE)
+      }
     }
     mask &= mask - 1
     if (mask == 0) {

@@ -34,5 +34,6 @@ export { activateGradient, divergenceGradient, entropyGradient } from './gradien
 export { normGradient, normSums } from './norm-gradient'
 export { quantizeRows } from './activations'
 export { dots } from './dots'
+export { tableDots } from './table-dots'
 export { panelRows } from './tile'
 export { longProbe } from './dots-narrow'

@@ -59,6 +59,13 @@ export function addOutliers(
   put(out, strip << 3, rowsOf(source), low, high, 1)
 }
 
+/** Byte j of each of four lanes, as an i32. */
+// @ts-ignore: decorator
+@inline
+export function columnBytes(v: v128, j: i32): v128 {
+  return swizzle(v, v128.load(COLUMNS + (<usize>j << 4)))
+}
+
 /**
  * The same for two strips, with a byte for each code and the codes of the second behind those of the
  * first. Rows differ in how many outliers they have, which branch prediction cannot know: done once

@@ -10,7 +10,9 @@
  *   G_k(i) = max over j of G_{k−1}(j) + (P1ᵢ − P1ⱼ)² / (P0ᵢ − P0ⱼ)
  *
  * The best j never falls as i grows, so the middle i is solved first and halves what is left to look at
- * on either side: O(n log n) a layer, two candidates an instruction.
+ * on either side: O(n log n) a layer, two candidates an instruction. Nor does it fall as k grows (Yao's
+ * quadrangle inequality), so none below the best one of the layer before is looked at. Where few are left,
+ * two neighbouring i share an instruction instead.
  */
 
 import { take, thread } from './threads'
@@ -34,6 +36,12 @@ let p1: usize = 0
 let before: usize = 0
 let now: usize = 0
 let choices: usize = 0
+/** The choices of the layer before, and its last row; 0 where there is none. */
+let prior: usize = 0
+let priorLast: i32 = 0
+
+/** So many candidates are few. */
+const FEW = 8
 
 /**
  * `tables`: [blocks][entries] f32. `importance`: 0, or f32 with `importanceStride` bytes from row to row (0: one row
@@ -272,6 +280,8 @@ function divide(table: usize, entries: i32, n: i32, cells: i32, mean: f64): void
   const layer = <usize>(cells + 1) << 1
   const first = choices
   for (let k = 2; k <= entries; k++) {
+    prior = k > 2 ? choices : 0
+    priorLast = n - (entries - k) - 1
     choices = first + <usize>(k - 2) * layer
     // The last layer is asked for all cells alone; those before leave a cell for each one to come.
     const from = k == entries ? n : k
@@ -291,12 +301,54 @@ function divide(table: usize, entries: i32, n: i32, cells: i32, mean: f64): void
 /** G_k of the cells low … high, whose best j are known to be within from … to. */
 function solve(low: i32, high: i32, from: i32, to: i32): void {
   while (low <= high) {
+    if (to - from < FEW && low < high) {
+      solvePairs(low, high, from, to)
+      return
+    }
     const middle = (low + high) >> 1
-    const j = best(middle, from, min(to, middle - 1))
+    const j = best(middle, max(from, leastOf(middle)), min(to, middle - 1))
     store<u16>(choices + (<usize>middle << 1), <u16>j)
     if (middle - low > 0) solve(low, middle - 1, from, j)
     low = middle + 1
     from = j
+  }
+}
+
+/** What the best j of cell i is at least. */
+// @ts-ignore: decorator
+@inline
+function leastOf(i: i32): i32 {
+  return prior ? <i32>load<u16>(prior + (<usize>min(i, priorLast) << 1)) : 0
+}
+
+/** The same, two cells at a time, each against one j after the other. */
+function solvePairs(low: i32, high: i32, from: i32, to: i32): void {
+  from = max(from, leastOf(low))
+  // All pairs look at the same j: a loop of known length costs less than a shorter one.
+  for (let i = low; i <= high; i += 2) {
+    const at = <usize>i << 3
+    const importance = v128.load(p0 + at)
+    const sum = v128.load(p1 + at)
+    let most = f64x2.splat(-Infinity)
+    let where = i64x2.splat(<i64>from)
+    let index = where
+    const one = i64x2.splat(1)
+    // At j = i the first cell has 0 / 0, which is more than nothing.
+    const end = <usize>(min(to, i) + 1) << 3
+    for (let q = <usize>from << 3; q < end; q += 8) {
+      const d0 = f64x2.sub(importance, v128.load64_splat(p0 + q))
+      const d1 = f64x2.sub(sum, v128.load64_splat(p1 + q))
+      const value = f64x2.add(v128.load64_splat(before + q), f64x2.div(f64x2.mul(d1, d1), d0))
+      const more = f64x2.gt(value, most)
+      most = v128.bitselect(value, most, more)
+      where = v128.bitselect(index, where, more)
+      index = i64x2.add(index, one)
+    }
+    store<f64>(now + at, f64x2.extract_lane(most, 0))
+    store<u16>(choices + (<usize>i << 1), <u16>i64x2.extract_lane(where, 0))
+    if (i == high) return
+    store<f64>(now + at, f64x2.extract_lane(most, 1), 8)
+    store<u16>(choices + (<usize>i << 1), <u16>i64x2.extract_lane(where, 1), 2)
   }
 }
 

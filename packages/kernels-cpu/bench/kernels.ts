@@ -201,10 +201,14 @@ const codebooks: Record<string, () => QuantizedMatrix> = {
   'GPTVQ 2 × 16 for 5 rows': () => vectors(2, 'in', 16, N, { rows: 5, columns: 256 }),
   'palette of 8 for 16 rows': () => vectors(1, 'in', 8, N, { rows: 16, columns: N }),
 }
-for (const [name, make] of Object.entries(codebooks)) {
+const withBytes = Object.keys(codebooks).filter((name) => name.startsWith('palette'))
+for (const [name, make, activations] of [
+  ...Object.entries(codebooks).map(([name, make]) => [name, make, 'f32'] as const),
+  ...withBytes.map((name) => [`${name} × int8`, codebooks[name], 'int8'] as const),
+]) {
   for (const rows of [1, 4, 512]) {
     benches[`${name}, 4096², ${rows} rows`] = async (kernels) => {
-      const weight = kernels.load(make())
+      const weight = kernels.load(make(), { activations })
       const [x, out] = [filled(kernels, rows, N), kernels.tensor(rows, N)]
       const ms = await best(() => kernels.matmul(out, x, weight))
       kernels.unload(weight)

@@ -105,6 +105,23 @@ describe('bits', () => {
   })
 })
 
+describe('a matrix smaller than a group', () => {
+  it.each([
+    // 4096 vectors of 4 would count 4.5 bits of 256 × 256.
+    [{ bitsPerValue: 3.125, vectorLength: 4 }, 256, 256, { length: 4, entries: 1024 }],
+    [{ bitsPerValue: 3.125 }, 256, 256, { length: 2, entries: 64 }],
+    [{ bitsPerValue: 2.25 }, 256, 256, { length: 4, entries: 256 }],
+    [{ bitsPerValue: 2.25 }, 64, 128, { length: 2, entries: 16 }],
+    [{ bitsPerValue: 2.25 }, 1, 1, { length: 4, entries: 2 }],
+  ] as const)('%j, %d × %d', async (options, rows, columns, expected) => {
+    expect(gptvqScheme(gptvqOptions.parse(options), { rows, columns })).toMatchObject(expected)
+    if (rows * columns < 256 || rows > 64) return
+    const matrix = await run(randomLayer(5, rows, columns), options)
+    const bits = measureMatrix(matrix).total / (rows * columns)
+    expect(bits).toBeLessThanOrEqual(1.1 * options.bitsPerValue)
+  })
+})
+
 describe('hard cases', () => {
   it('rows and columns that no group divides', async () => {
     const layer = randomLayer(3, 37, 53)

@@ -19,7 +19,7 @@ import {
   updateTables,
 } from '@lowbit/core'
 import { type LogScales, logScales } from './log-scales.ts'
-import { type GptvqScheme, gptvqOptions, gptvqScheme } from './options.ts'
+import { type GptvqScheme, gptvqOptions, gptvqScheme, groupShape } from './options.ts'
 import { storeTables } from './tables.ts'
 
 export const gptvq = definePlugin(
@@ -37,7 +37,7 @@ export const gptvq = definePlugin(
       options,
       needs: { hessian: true },
       label: scheme.label,
-      quantize: (input) => quantize(input, scheme),
+      quantize: (input) => quantize(input, gptvqScheme(options, input.weight)),
     }
   },
 )
@@ -89,15 +89,9 @@ interface Layout {
   readonly tables: number
 }
 
-/** Rectangles of about scheme.size weights. */
-function groupsOf(
-  { groupColumns, size, length }: GptvqScheme,
-  rows: number,
-  columns: number,
-): Layout {
-  const width = Math.min(groupColumns, Math.ceil(columns / length) * length)
-  const groupRows = Math.min(rows, Math.max(1, Math.ceil(size / width)))
-  return { groupColumns: width, groupRows, tables: Math.ceil(rows / groupRows) }
+function groupsOf(scheme: GptvqScheme, rows: number, columns: number): Layout {
+  const shape = groupShape(scheme, rows, columns)
+  return { ...shape, tables: Math.ceil(rows / shape.groupRows) }
 }
 
 interface Pass extends QuantizeInput {

@@ -79,16 +79,75 @@ const FACTOR_BITS = 16
 export const LOG_BITS = 4
 const TABLE_BITS = { i8: 8, f16: 16, f32: 32 } as const
 
+/** So much more than asked for a matrix may count: of small ones the last group of rows is a large part. */
+const TOLERANCE = 1.1
+
+interface Shape {
+  readonly rows: number
+  readonly columns: number
+}
+
 /**
  * Bits per value: log2(k) / d for the codes, k · d · b / size for codebooks of b-bit numbers (section 4.4), and
- * what scales take. What the codes leave is the codebooks'.
+ * what scales take. What the codes leave is the codebooks'. A matrix smaller than the group that this asks for
+ * would count more: it gets shorter vectors, or where their length was given fewer of them.
  */
-export function gptvqScheme(options: GptvqOptions): GptvqScheme {
+export function gptvqScheme(options: GptvqOptions, shape?: Shape): GptvqScheme {
+  const { bitsPerValue, vectorLength, centroids, groupSize } = options
+  const first = schemeOf(options, vectorLength ?? (bitsPerValue < 3 ? 4 : 2))
+  if (!shape || centroids || groupSize || fits(first, shape)) return first
+  if (vectorLength === undefined) {
+    for (let length = first.length / 2; length >= 1; length /= 2) {
+      const scheme = fitting(options, length)
+      if (scheme && fits(scheme, shape)) return scheme
+    }
+  }
+  // Groups as large as can be, and as many vectors as they leave room for.
+  const whole = shape.rows * groupShape(first, shape.rows, shape.columns).groupColumns
+  for (let entries = first.entries; ; entries /= 2) {
+    const scheme = schemeOf({ ...options, centroids: entries, groupSize: whole }, first.length)
+    if (entries <= 2 || fits(scheme, shape)) return scheme
+  }
+}
+
+/** Nothing where vectors of this length can't be. */
+function fitting(options: GptvqOptions, length: number): GptvqScheme | undefined {
+  try {
+    return schemeOf(options, length)
+  } catch {
+    return undefined
+  }
+}
+
+/** Whether a matrix of this shape counts about as many bits as asked for, or fewer. */
+function fits(scheme: GptvqScheme, { rows, columns }: Shape): boolean {
+  const { length, entries, tableType, normalizeColumns, bitsPerValue } = scheme
+  const { groupColumns, groupRows } = groupShape(scheme, rows, columns)
+  const tables = Math.ceil(rows / groupRows) * Math.ceil(columns / groupColumns)
+  const codes = rows * Math.ceil(columns / length) * Math.ceil(Math.log2(entries))
+  const scales = normalizeColumns > 0 ? rows * Math.ceil(columns / normalizeColumns) * LOG_BITS : 0
+  const bits = codes + tables * tableBits(entries, length, tableType) + scales
+  return bits <= TOLERANCE * bitsPerValue * rows * columns
+}
+
+const tableBits = (entries: number, length: number, type: GptvqOptions['tableType']): number =>
+  entries * length * TABLE_BITS[type] + (type === 'i8' ? FACTOR_BITS : 0)
+
+/** Rectangles of about scheme.size weights that share a codebook. */
+export function groupShape(
+  { groupColumns, size, length }: GptvqScheme,
+  rows: number,
+  columns: number,
+): { groupColumns: number; groupRows: number } {
+  const width = Math.min(groupColumns, Math.ceil(columns / length) * length)
+  return { groupColumns: width, groupRows: Math.min(rows, Math.max(1, Math.ceil(size / width))) }
+}
+
+function schemeOf(options: GptvqOptions, length: number): GptvqScheme {
   const refuse = (option: string, why: string): never => {
     throw new LowbitError('bad-option', `gptvq: ${why}`, { option })
   }
   const { bitsPerValue, tableType, normalizeColumns, groupColumns } = options
-  const length = options.vectorLength ?? (bitsPerValue < 3 ? 4 : 2)
   if (groupColumns % length !== 0) {
     refuse(
       'groupColumns',
@@ -121,8 +180,7 @@ export function gptvqScheme(options: GptvqOptions): GptvqScheme {
       `${entries} centroids of ${length} take ${codeBits / length} bits and leave nothing for the codebooks; ask for more bits, or give groupSize`,
     )
   }
-  const table = entries * length * TABLE_BITS[tableType] + (tableType === 'i8' ? FACTOR_BITS : 0)
-  const size = options.groupSize ?? Math.ceil(table / left)
+  const size = options.groupSize ?? Math.ceil(tableBits(entries, length, tableType) / left)
   return {
     ...options,
     ...{ length, entries, size },

@@ -1,5 +1,7 @@
 /** What a section found: rows for people and for machines. */
 
+import type { Usage } from './measure.ts'
+
 export interface Row {
   /** What was measured: "GEMM f32 512³". */
   readonly what: string
@@ -63,4 +65,37 @@ export function table(rows: readonly Row[]): string {
         .trimEnd(),
     )
     .join('\n')
+}
+
+/** A peer's CPU seconds: measured here, or as they were told, with the reason. */
+export interface PeerSeconds {
+  readonly who: string
+  readonly cpu: number
+  readonly note?: string
+}
+
+export function againstPeer(
+  who: string,
+  measured: number | undefined,
+  told: number,
+  why: string,
+): PeerSeconds {
+  if (measured !== undefined) return { who, cpu: measured }
+  return { who, cpu: told, note: `a figure of an earlier session, not run here: ${why}` }
+}
+
+/** One piece of work by lowbit, and by a peer of which only the CPU seconds are known. */
+export function runs(what: string, own: Usage, peer: PeerSeconds, note?: string): Row[] {
+  const seconds = (cpu: number, more?: string) =>
+    [`${cpu.toPrecision(3)} CPU s`, ...(more ? [more] : [])].join('; ')
+  return [
+    {
+      ...{ what, who: 'lowbit', unit: 'runs', note: seconds(own.cpu, note) },
+      ...{ perCpuSecond: 1 / own.cpu, perSecond: 1 / own.wall },
+    },
+    {
+      ...{ what, who: peer.who, unit: 'runs', perCpuSecond: 1 / peer.cpu },
+      ...{ ratio: peer.cpu / own.cpu, note: seconds(peer.cpu, peer.note) },
+    },
+  ]
 }

@@ -15,6 +15,11 @@ export interface Settings {
   readonly windows?: number
   /** Where prepared models go; emptied at the end unless it was given. */
   readonly work: string
+  /** With coremltools, torch and faiss, for `palettes` and `nearest`. */
+  readonly python?: string
+  /** What drivers of the released VPTQ and GPTVQ printed about block 0. */
+  readonly vptqLog?: string
+  readonly gptvqLog?: string
   readonly gptqmodel: {
     /** A finished run's output. */
     readonly log?: string

@@ -31,7 +31,7 @@ describe.each([{ threads: 2 }, { threads: 1, strict: false }])('cells, %j', (opt
   it.each([4, 5, 6, 7, 8])('find what a search of all entries finds, %i elements', async (d) => {
     await using(options, async (kernels) => {
       const random = seeded(d)
-      const [n, entries] = [2003, 1061]
+      const [n, entries] = [2003, d > 6 ? 2061 : 1061]
       const values = normals(random, n * d)
       const table = normals(random, entries * d)
       // Entries twice, in heaps, and all on a grid, so that there are many equal scores.
@@ -45,6 +45,25 @@ describe.each([{ threads: 2 }, { threads: 1, strict: false }])('cells, %j', (opt
       values.set(table.subarray(7 * d, 8 * d), (n - 2) * d)
       values[(n - 3) * d] = Number.NaN
       values[(n - 4) * d + 1] = Number.POSITIVE_INFINITY
+      const [x, t] = [kernels.upload(values, n, d), kernels.upload(table, entries, d)]
+      const codes = kernels.tensor(n, 1, 'u16')
+      kernels.nearest(codes, x, t)
+      expect(await kernels.readCodes(codes)).toEqual(brute(values, table, d))
+      kernels.free(x, t, codes)
+    })
+  })
+
+  it.each([
+    ['infinite', Number.POSITIVE_INFINITY],
+    ['tiny', 1e-33],
+    ['huge', 1e15],
+  ])('find it in a table with %s entries', async (_, scale) => {
+    await using(options, async (kernels) => {
+      const [d, n, entries] = [8, 600, 2048]
+      const factor = Number.isFinite(scale) ? scale : 1
+      const table = normals(seeded(2), entries * d).map((x) => x * factor)
+      if (!Number.isFinite(scale)) table[5 * d + 3] = scale
+      const values = normals(seeded(3), n * d).map((x) => x * factor)
       const [x, t] = [kernels.upload(values, n, d), kernels.upload(table, entries, d)]
       const codes = kernels.tensor(n, 1, 'u16')
       kernels.nearest(codes, x, t)

@@ -37,6 +37,10 @@ const CELL = 64
 const MOST_CELLS = 512
 const SQUARES = MOST_CELLS * 4
 
+/** Entries from which on cells pay: the longer the vectors, the more of them reach into one another. */
+const fewest = (length: number): number =>
+  length < 4 || length > 8 ? Number.POSITIVE_INFINITY : length <= 6 ? 1024 : 2048
+
 /** As assembly/later.ts has it: errors twice, a panel. */
 const LATER_ROOM = 2 * BLOCK * ROWS * 4 + 64 + BLOCK * 64 * 4 + 192
 /** As assembly/vector-feedback.ts divides its scratch. */
@@ -57,7 +61,7 @@ export function vectorOperations(device: Device): Operations {
     const at = device.room(name, TABLE_HEADER + rows * (columns + 1) * 4) + TABLE_HEADER
     device.run('packVectors', 0, at, own(table).at, rows, columns)
     const count = Math.min(MOST_CELLS, Math.floor(rows / CELL / 4) * 4)
-    const pays = columns >= 4 && columns <= 8 && rows >= 1024 && vectors >= 8 * count
+    const pays = rows >= fewest(columns) && vectors >= 8 * count
     memory.u32[at / 4 - 1] = pays ? makeCells(name, at, rows, columns, count) : 0
     return at
   }

@@ -14,8 +14,8 @@ import {
 import type { Device } from '../device.ts'
 import { type Collection, collect } from './collection.ts'
 import { columnMap } from './pack.ts'
-import { type LoadedPart, loadPart } from './parts.ts'
-import { type Part, type Plan, planWeight } from './plan.ts'
+import { type LoadedPart, loadIntegers, loadPart } from './parts.ts'
+import { hasFewValues, type Part, type Plan, planWeight } from './plan.ts'
 import { SOURCE_BYTES, writeSource } from './source.ts'
 import type { TableStore } from './tables.ts'
 import { loadTerms, nameTerms, type Terms } from './terms.ts'
@@ -33,7 +33,9 @@ export interface CpuWeight extends Weight {
   readonly factors: number
   readonly terms: Terms
   /** How it meets 8-bit activations, if it does. */
-  readonly dots?: 'narrow' | 'wide'
+  readonly dots?: 'narrow' | 'wide' | 'table'
+  /** Bytes from a part's tables to the same in integers, where dots are `table`. */
+  readonly integers: number
   readonly releases: (() => void)[]
 }
 
@@ -59,7 +61,8 @@ export function loadWeight(
     const values = toFloat32('f16', matrix.values as Uint16Array)
     return loadDense(device, { ...matrix, type: 'f32', values }, 'f32: f16 is not finite')
   }
-  const plan = planWeight(matrix, options.activations === 'int8')
+  const bytes = options.activations === 'int8'
+  const plan = planWeight(matrix, { integers: bytes, tables: bytes && device.relaxed })
   if (typeof plan === 'string') {
     const { rows, columns } = matrix
     const dense: DenseMatrix = { rows, columns, type: 'f32', values: decode(matrix) }
@@ -102,13 +105,13 @@ function loadDense(device: Device, matrix: DenseMatrix, variant: string): CpuWei
     const stride = columns * 8 * size
     writeSource(memory, { kind: type, data, stride, rows, depth: columns }, source)
     const whole: LoadedPart = {
-      ...{ kind: type, source, at: 0, depth: columns, group: columns, groups: 1 },
+      ...{ kind: type, source, at: 0, depth: columns, group: columns, groups: 1, table: 0 },
       ...{ needsSums: false, direct: false },
     }
     const { releases, bytes } = own
     return {
       ...{ rows, columns, bytes, variant, parts: [whole], source, depth: columns },
-      ...{ map: 0, factors: 0, terms: { bias: 0 }, releases },
+      ...{ map: 0, factors: 0, terms: { bias: 0 }, integers: 0, releases },
     }
   } catch (error) {
     own.drop()
@@ -133,16 +136,18 @@ function loadParts(
     const terms = loadTerms(own, matrix)
     const source = sumOf(device, own, parts, plan, rows)
     const [first] = plan.parts
-    const reason = plan.parts.length === 1 ? whyNoDots(first) : 'int8 is for single stages'
+    const reason = plan.parts.length === 1 ? whyNoDots(device, first) : 'int8 is for single stages'
     const dots = options.activations === 'int8' && !reason ? chooseDots(device, first) : undefined
     const names = [plan.parts.map(({ name }) => name).join(' + '), ...nameTerms(terms)].join(', ')
     const times = dots
-      ? `${dots === 'narrow' ? 'int8' : 'int16'}, ${dots} dot products`
+      ? `${dots === 'wide' ? 'int16' : 'int8'}, ${dots} dot products`
       : `f32${options.activations === 'int8' ? ` (${reason})` : ''}`
+    const integers = dots === 'table' ? loadIntegers(own, tables, first, parts[0]) : 0
+    const place = map ? own.words(map) : 0
     const { releases, bytes } = own
     return {
       ...{ rows, columns, bytes, variant: `${names} × ${times}`, parts, source, depth },
-      ...{ map: map ? own.words(map) : 0, factors, terms, dots, releases },
+      ...{ map: place, factors, terms, dots, integers, releases },
     }
   } catch (error) {
     own.drop()
@@ -174,11 +179,17 @@ function sumOf(
  * sides are 16 bits wide, and activations get them all.
  */
 function chooseDots(device: Device, { kind }: Part): CpuWeight['dots'] {
+  if (kind.startsWith('table')) return 'table'
   return device.relaxed && kind !== 'integer8' ? 'narrow' : 'wide'
 }
 
-function whyNoDots({ kind, segment }: Part): string {
-  if (!kind.startsWith('integer')) return 'a table has no integers for int8'
+function whyNoDots(device: Device, { kind, segment, table }: Part): string {
+  if (kind === 'in' || kind === 'out') return 'vectors have no integers for int8'
+  if (kind.startsWith('table')) {
+    if (!hasFewValues(kind)) return 'a table of more than 16 values has no integers for int8'
+    if (!device.relaxed) return 'a table needs relaxed SIMD for int8'
+    if (!table?.values.every(Number.isFinite)) return 'a table with infinite values'
+  }
   return segment.padded % 32 === 0 ? '' : 'int8 needs longer groups'
 }
 

@@ -7,6 +7,7 @@ import {
   floatToBfloat,
   floatToHalf,
   gridLevels,
+  gridValues,
   normalFloatGrid,
   packCodes,
   type QuantizedMatrix,
@@ -229,6 +230,25 @@ function asNumbers(
   return out
 }
 
+/** The tables of its first stage as the dot products see them: 2^14 evenly spaced values. */
+function withTableOf14Bits(matrix: QuantizedMatrix): QuantizedMatrix {
+  const [stage] = matrix.stages
+  const grid = stage.grid as ScalarGrid
+  const own = grid.kind === 'lookup' ? grid.tables.values : gridValues(grid)
+  const entries = gridLevels(grid)
+  const values = Float32Array.from(own, (x, i) => {
+    const first = i - (i % entries)
+    const table = own.subarray(first, first + entries)
+    const low = Math.min(...table)
+    const step = Math.fround((Math.max(...table) - low) / (2 ** 14 - 1))
+    return low + step * Math.round((x - low) / step)
+  })
+  const blocks = grid.kind === 'lookup' ? grid.blocks : undefined
+  const tables = { type: 'f32', values } as const
+  const rounded = { kind: 'lookup', entries, tables, ...(blocks && { blocks }) } as const
+  return { ...matrix, stages: [{ ...stage, grid: rounded }] }
+}
+
 /** Some of them far out. */
 function withOutliers(random: Random, count: number): Float32Array<ArrayBuffer> {
   return normals(random, count).map((value) => (random() < 0.03 ? 30 * value : value))
@@ -270,6 +290,57 @@ describe.each(everyBuild)('matmul with int8 activations, %j', (options) => {
       }
     })
   })
+
+  it.each(['palette2', 'ternary table', 'palette of 7', 'nf4', 'a palette for 16 rows'])(
+    'table %s',
+    async (name) => {
+      const random = seeded(22)
+      const table = (entries: number, count = 1) => ({
+        ...({ kind: 'lookup', entries } as const),
+        tables: { type: 'f32', values: normals(random, entries * count) } as const,
+      })
+      await using(options, async (kernels) => {
+        for (const shape of [
+          { rows: 3, columns: 32, group: 32 },
+          { rows: 17, columns: 96, group: 32, zero: true, order: true },
+          { rows: 34, columns: 256, group: 128, zero: true },
+          { rows: 8, columns: 108, group: 108 },
+          { rows: 8, columns: 100, group: 20 },
+          { rows: 41, columns: 160, group: 64, bias: true },
+        ]) {
+          const { rows, columns } = shape
+          const some: Record<string, ScalarGrid> = {
+            'ternary table': table(3),
+            'palette of 7': table(7),
+            'a palette for 16 rows': {
+              ...table(16, Math.ceil(rows / 16)),
+              blocks: { rows: 16, columns },
+            },
+          }
+          const matrix = quantized(random, some[name] ?? grids[name], shape)
+          const weight = kernels.load(matrix, { activations: 'int8' })
+          const relaxed = options.strict === false
+          if (!relaxed) expect(weight.variant).toMatch(/f32 \(a table needs relaxed SIMD/)
+          else if (columns === 100) expect(weight.variant).toMatch(/f32 \(int8 needs/)
+          else expect(weight.variant).toMatch(/× int8, table dot products/)
+          const rounded = relaxed && columns !== 100
+          const dense = decode(rounded ? withTableOf14Bits(matrix) : matrix)
+          for (const count of [1, 2, 4, 7, 12]) {
+            const x = withOutliers(random, count * columns)
+            const input = kernels.upload(x, count, columns)
+            const out = kernels.tensor(count, rows)
+            kernels.matmul(out, input, weight)
+            const seen = rounded ? asNumbers(x, shape, 127, matrix.order) : x
+            const expected = product(seen, dense, count, rows, columns)
+            expect(error(await kernels.read(out), expected), weight.variant).toBeLessThan(3e-6)
+            kernels.matmul(out, input, weight, { accumulate: true })
+            const twice = expected.map((value) => 2 * value)
+            expect(error(await kernels.read(out), twice)).toBeLessThan(3e-6)
+          }
+        }
+      })
+    },
+  )
 
   it('lets one huge activation cost the others nothing', async () => {
     const random = seeded(4)

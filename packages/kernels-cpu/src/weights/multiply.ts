@@ -27,6 +27,7 @@ export function weightOperations(device: Device): Operations {
   /** With x in whole numbers: panels of one or of four rows. */
   function dots(out: number, x: number, rows: number, weight: CpuWeight, add: number): void {
     const [{ source, depth, group, groups }] = weight.parts
+    const { integers } = weight
     const wide = weight.dots === 'wide' ? 1 : 0
     const way = wide ? 2 : device.longSums ? 1 : 0
     const high = rows === 1 ? 1 : 4
@@ -44,6 +45,15 @@ export function weightOperations(device: Device): Operations {
       rows * depth,
       ...[numbers, factors, sums, outliers, x, rows, depth, group, high, wide],
     )
+    if (weight.dots === 'table') {
+      device.run(
+        'tableDots',
+        (rows * depth * weight.rows) / 2,
+        ...[out, weight.rows * 4, numbers, factors, sums, outliers, rows, source, integers, add],
+        ...[some, high, spread.at, spread.each],
+      )
+      return
+    }
     device.run(
       'dots',
       (rows * depth * weight.rows) / 2,

@@ -38,6 +38,26 @@ export function packTable(table: Float32Array, bits: number): Float32Array {
   return new Float32Array(planes.buffer)
 }
 
+/** Numbers of 14 bits. */
+const MOST = 2 ** 14 - 1
+
+/** Up to 16 floats as low + step · (128·h + l): h and l of each, step and low (assembly/table-dots.ts). */
+export function packIntegers(table: Float32Array): Float32Array {
+  const low = table.reduce((least, x) => Math.min(least, x))
+  const high = table.reduce((most, x) => Math.max(most, x))
+  const step = Math.fround((high - low) / MOST)
+  const out = new Float32Array(16)
+  const bytes = new Uint8Array(out.buffer)
+  for (const [i, x] of table.entries()) {
+    const number = step > 0 ? Math.min(MOST, Math.round((x - low) / step)) : 0
+    bytes[i] = number >> 7
+    bytes[16 + i] = number & 127
+  }
+  out[8] = step
+  out[9] = low
+  return out
+}
+
 /**
  * Which input feature each packed column takes (−1: padding), or nothing where that is the order of
  * the features itself.

@@ -17,6 +17,8 @@ export interface LoadedPart {
   readonly depth: number
   readonly group: number
   readonly groups: number
+  /** Where its tables are, or 0. */
+  readonly table: number
   /** Whether it needs the sums of x over groups. */
   readonly needsSums: boolean
   /** Whether one row of x can walk along its vectors (assembly/gemv-codebook.ts). */
@@ -40,15 +42,16 @@ export function loadPart(
     kind === 'out' ? [vector.length, Math.ceil(vector.length / 4) * 4] : [8, 8]
   const perRow = (values: Float32Array | undefined): number =>
     values ? own.floats(packScales(values, rows, groups, ...unit)) : 0
+  const table = loadTables(own, tables, part)
   const description: Source = {
     ...{ kind, data, stride, rows, depth, group, groups, center, vector },
     ...{ scales: perRow(scales), offsets: perRow(offsets) },
-    ...(part.tables && { tables: part.tables, table: loadTables(own, tables, part) }),
+    ...(part.tables && { tables: part.tables, table }),
   }
   writeSource(device.memory, description, source)
   const isVector = kind === 'in' || kind === 'out'
   return {
-    ...{ kind, source, at: segment.at, depth, group, groups },
+    ...{ kind, source, at: segment.at, depth, group, groups, table },
     needsSums: !isVector && (offsets !== undefined || center !== 0),
     direct: isVector && !offsets && (kind === 'out' || walks(part, stage.vector.length)),
   }
@@ -69,6 +72,17 @@ function loadTables(own: Collection, store: TableStore, part: Part): number {
     ? store.vectors(table, vector.length, vector.pitch, isShared)
     : store.scalars(table, Number(kind.slice(-1)))
   return own.table(loaded) + table.first * tables.bytes
+}
+
+/** The tables once more, in integers: bytes from the part's tables to them. */
+export function loadIntegers(
+  own: Collection,
+  store: TableStore,
+  { table, tables }: Part,
+  { table: at }: LoadedPart,
+): number {
+  if (!table || !tables) return 0
+  return own.table(store.integers(table)) + table.first * tables.bytes - at
 }
 
 /** Repacked by the kernels from the stream of bits (assembly/unpack.ts). */

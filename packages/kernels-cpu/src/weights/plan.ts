@@ -99,7 +99,13 @@ class Unfit {
   }
 }
 
-export function planWeight(matrix: QuantizedMatrix, bytes: boolean): Plan | string {
+/** What may meet activations in bytes, and so gets groups of whole blocks of them. */
+export interface Bytes {
+  readonly integers: boolean
+  readonly tables: boolean
+}
+
+export function planWeight(matrix: QuantizedMatrix, bytes: Bytes): Plan | string {
   try {
     const segments: Segment[] = []
     const parts: Part[] = []
@@ -107,7 +113,7 @@ export function planWeight(matrix: QuantizedMatrix, bytes: boolean): Plan | stri
     for (const [from, to] of ranges(matrix)) {
       const stages = matrix.stages.filter((stage) => covers(stage, matrix, from))
       if (stages.length === 0) continue
-      const segment = divide(matrix, stages, from, to, depth, bytes && matrix.stages.length === 1)
+      const segment = divide(matrix, stages, from, to, depth, matrix.stages.length === 1 && bytes)
       const planned = stages.map((stage) => planPart(matrix, stage, segment))
       segments.push(segment)
       parts.push(...planned)
@@ -152,7 +158,7 @@ function divide(
   from: number,
   to: number,
   at: number,
-  bytes: boolean,
+  bytes: Bytes | false,
 ): Segment {
   const columns = to - from
   let group = columns
@@ -182,7 +188,10 @@ function divide(
     step = Math.max(step, kind.endsWith('2') ? 8 : 4)
   })
   const short = up(group, ACTIVATION_BLOCK) > group * MOST_PADDING
-  if (bytes && kinds[0].startsWith('integer') && !short) step = ACTIVATION_BLOCK
+  const [kind] = kinds
+  const fits =
+    bytes && (kind.startsWith('integer') ? bytes.integers : hasFewValues(kind) && bytes.tables)
+  if (fits && !short) step = ACTIVATION_BLOCK
   const padded = up(group, step)
   for (const { vector } of stages) {
     if (vector.along === 'out' || vector.length === 1 || groups === 1) continue
@@ -212,6 +221,9 @@ function kindOf(stage: Stage, matrix: QuantizedMatrix): Kind {
   const bits = levels <= 4 ? 2 : levels <= 16 ? 4 : 8
   return `${grid.kind === 'integer' ? 'integer' : 'table'}${bits}`
 }
+
+/** A table that fits a register. */
+export const hasFewValues = (kind: Kind): boolean => kind === 'table2' || kind === 'table4'
 
 const levelsOf = (grid: ScalarGrid | CodebookGrid): number =>
   grid.kind === 'lookup' || grid.kind === 'codebook' ? grid.entries : gridLevels(grid)

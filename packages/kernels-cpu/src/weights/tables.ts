@@ -1,7 +1,7 @@
 /** Tables in the memory of the kernels; those that several weights share are there once. */
 
 import type { Device } from '../device.ts'
-import { packTable } from './pack.ts'
+import { packIntegers, packTable } from './pack.ts'
 import type { TableValues } from './plan.ts'
 
 export interface LoadedTable {
@@ -26,6 +26,8 @@ export interface TableStore {
   vectors(values: TableValues, length: number, pitch: number, shared: boolean): LoadedTable
   /** Tables of a container of so many bits. */
   scalars(values: TableValues, bits: number): LoadedTable
+  /** Tables of up to 16 values in integers (assembly/table-dots.ts). */
+  integers(values: TableValues): LoadedTable
 }
 
 export function tableStore(device: Device): TableStore {
@@ -60,18 +62,26 @@ export function tableStore(device: Device): TableStore {
     memory.release(one.at)
   }
 
-  function scalars({ values, factors, count, entries }: TableValues, bits: number): LoadedTable {
-    const size = bits === 8 ? 256 : 16
+  function packed(
+    { values, factors, count, entries }: TableValues,
+    size: number,
+    pack: (table: Float32Array) => Float32Array,
+  ): LoadedTable {
     const at = memory.allocate(count * size * 4)
     for (let table = 0; table < count; table++) {
       const factor = factors?.[table] ?? 1
       const part = values.slice(table * entries, (table + 1) * entries).map((v) => v * factor)
-      memory.f32.set(packTable(part, bits), at / 4 + table * size)
+      memory.f32.set(pack(part), at / 4 + table * size)
     }
     return { at, bytes: count * size * 4, release: () => memory.release(at) }
   }
 
-  return { vectors, scalars }
+  return {
+    vectors,
+    scalars: (values, bits) =>
+      packed(values, bits === 8 ? 256 : 16, (table) => packTable(table, bits)),
+    integers: (values) => packed(values, 16, packIntegers),
+  }
 }
 
 /** Readers may make the numbers of a shared table anew for each matrix. */

@@ -57,7 +57,11 @@ export async function run(settings: Settings, tasks: readonly Task[]): Promise<R
       note: `${cold.wall.toFixed(2)} s, ${cold.cpu.toFixed(2)} CPU s`,
     }))
     rows.push(...compare('SmolLM2 4-bit, cold to first token', 'starts', cold, 'lowbit'))
-    for (const task of tasks) rows.push(...(await inTurn(running, task, quick ? 2 : rounds)))
+    for (const task of tasks) {
+      const { figures, failed } = await inTurn(running, task, quick ? 2 : rounds)
+      rows.push(...compare(TITLE[task], 'tokens', figures, 'lowbit'))
+      rows.push(...failed.map((row) => ({ ...row, what: TITLE[task] })))
+    }
   } finally {
     await Promise.all(running.map((runner) => runner.close().catch(() => {})))
   }
@@ -66,9 +70,13 @@ export async function run(settings: Settings, tasks: readonly Task[]): Promise<R
 }
 
 /** A round is each runner once; the first round warms up and is not counted. */
-async function inTurn(running: readonly Running[], task: Task, rounds: number): Promise<Row[]> {
+export async function inTurn(
+  running: readonly Running[],
+  task: Task,
+  rounds: number,
+): Promise<{ figures: Parameters<typeof compare>[2]; failed: Omit<Row, 'what'>[] }> {
   const seen = new Map(running.map((runner) => [runner, [] as Result[]]))
-  const failed: Row[] = []
+  const failed: Omit<Row, 'what'>[] = []
   for (let round = 0; round <= rounds; round++) {
     for (const [runner, results] of seen) {
       // wllama takes so long that it is warm after its first token, and two rounds say enough.
@@ -79,7 +87,7 @@ async function inTurn(running: readonly Running[], task: Task, rounds: number): 
       } catch (error) {
         seen.delete(runner)
         const note = `failed: ${firstLine(error)}`
-        failed.push({ what: TITLE[task], who: runner.name, unit: '', note })
+        failed.push({ who: runner.name, unit: '', note })
       }
     }
   }
@@ -89,7 +97,7 @@ async function inTurn(running: readonly Running[], task: Task, rounds: number): 
     perSecond: median(results.map(({ tokens, wall }) => tokens / wall)),
     ...(results[0].text && { note: `says ${results[0].text}` }),
   }))
-  return [...compare(TITLE[task], 'tokens', figures, 'lowbit'), ...failed]
+  return { figures, failed }
 }
 
 /** What rounding activations to 8 bits costs: perplexity, and the divergence from f32 activations. */

@@ -32,6 +32,9 @@ const OUT: readonly PassSample[] = [
   { rows: 7, columns: 150, length: 3, along: 'out', entries: [9, 4, 3], columnScale: true },
   { rows: 40, columns: 33, length: 5, along: 'out', entries: [21], from: 7, to: 20 },
   { rows: 33, columns: 10, length: 16, along: 'out', entries: [12] },
+  // Tables large enough for a search that does not look at all entries.
+  { rows: 90, columns: 40, length: 8, along: 'out', entries: [2048, 2100], rowScale: true },
+  { rows: 61, columns: 40, length: 5, along: 'out', entries: [1024] },
   {
     rows: 20,
     columns: 12,
@@ -51,6 +54,7 @@ const IN: readonly PassSample[] = [
   { rows: 9, columns: 40, length: 3, along: 'in', entries: [16], from: 6, to: 20, tableRows: 4 },
   { rows: 12, columns: 32, length: 2, along: 'in', entries: [9], scaleColumns: 8, rowScale: true },
   { rows: 200, columns: 12, length: 1, along: 'in', entries: [4], tableRows: 120 },
+  { rows: 220, columns: 18, length: 4, along: 'in', entries: [1024], tableRows: 200 },
 ]
 
 const nameOf = ({ along, length, rows, columns, entries }: PassSample): string =>
