@@ -98,7 +98,7 @@ export const palettizeOptions = z.object({
     .number()
     .min(1e-6)
     .max(10)
-    .default(0.1)
+    .default(0.4)
     .describe(
       'of that training: how far a step moves a weight, in deviations of its error at first',
     ),

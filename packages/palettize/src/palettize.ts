@@ -165,7 +165,7 @@ function assignPlainly({ input, codes, decoded }: Work, palette: Palette): Store
 
 /** Nearest values of the weights, or of what training has made of them. */
 async function assignFirst(work: Work, palette: Palette): Promise<StoredTables> {
-  const { input, scheme, blocks, codes, decoded } = work
+  const { input, scheme, blocks, importance, codes, decoded } = work
   const { mode, tableType } = scheme
   const { stored, weight, rowScale } = palette
   if (!trains(mode)) return assignPlainly(work, palette)
@@ -175,6 +175,7 @@ async function assignFirst(work: Work, palette: Palette): Promise<StoredTables> 
   const { tables, latent } = await train(
     {
       ...{ kernels, weight, hessian: hessian!, rowScale, groupRows: blocks.rows, mode },
+      importance: importance.tensor,
       ...{ steps, rate, temperature, iterations, seed, signal },
     },
     stored.meaning.tables.values,

@@ -13,7 +13,10 @@ import type { Kernels, Tensor } from '@lowbit/core'
 
 export interface Points {
   readonly kernels: Kernels
-  /** [n, 1] different values, and how many weights have each. */
+  /**
+   * [n, 1] different values, and how many weights have each, or what those weights count together; the gradient
+   * through the entries is then that of a weight that counts 1.
+   */
   readonly values: Tensor
   readonly counts: Tensor
 }

@@ -14,13 +14,15 @@ export interface Training {
   /** [rows, columns] */
   readonly weight: Tensor
   readonly hessian: Tensor
+  /** What each weight counts where entries are means of weights: [1, columns]; all alike by default. */
+  readonly importance?: Tensor
   /** [rows, 1]: what a row's palette is multiplied by. */
   readonly rowScale?: Tensor
   /** Rows that share a palette. */
   readonly groupRows: number
   readonly mode: 'dkm' | 'gsm' | 'hard'
   readonly steps: number
-  /** Of Adam, in standard deviations of the first palette's error. */
+  /** Of Adam at first, in standard deviations of the first palette's error. */
   readonly rate: number
   /** τ at first, in variances of the first palette's error. */
   readonly temperature: number
@@ -58,6 +60,15 @@ export async function train(
   return { tables: found, latent }
 }
 
+/** Of the rate, for `hard`: all weights of an entry move together, none turns back alone. */
+const HARD_SHARE = 0.1
+
+/** Falls along a cosine. */
+function rateAt({ mode, rate, steps }: Training, step: number): number {
+  const share = 0.5 + 0.5 * Math.cos((Math.PI * (step - 1)) / steps)
+  return rate * share * (mode === 'hard' ? HARD_SHARE : 1)
+}
+
 /** What the temperature has fallen to in the last step. */
 const COOLING = 0.03
 
@@ -87,6 +98,8 @@ async function trainGroup(
     ]
     const [mean, square] = [own(kernels.tensor(rows, columns)), own(kernels.tensor(rows, columns))]
     const down = own(kernels.upload(new Float32Array(rows).fill(-1), rows, 1))
+    const mass = await massesOf(job, rows, columns)
+    if (mass) own(mass)
     let table = start
     let variance = 0
     for (let step = 1; step <= steps; step++) {
@@ -96,6 +109,14 @@ async function trainGroup(
         kernels,
         values: kernels.rows(values, 0, n),
         counts: kernels.rows(counts, 0, n),
+      }
+      if (mass) {
+        const plain = {
+          length: 1,
+          along: 'in',
+          tables: [{ values: points.values, entries: n }],
+        } as const
+        kernels.scatterVectors([points.counts], mass, [codes], plain)
       }
       if (step === 1) variance = await errorOf(points, table)
       if (!(variance > 0)) break
@@ -115,9 +136,9 @@ async function trainGroup(
       kernels.decodeVectors(decoded, [codes], from(slope))
       kernels.times(gradient, decoded)
       kernels.decodeVectors(decoded, [codes], { ...from(shared), rowScale: undefined })
+      if (mass) kernels.times(decoded, mass)
       kernels.add(gradient, decoded)
-      const rate =
-        job.rate * Math.sqrt(variance) * (0.5 + 0.5 * Math.cos((Math.PI * (step - 1)) / steps))
+      const rate = rateAt(job, step) * Math.sqrt(variance)
       kernels.adam(latent, mean, square, gradient, { step, rate })
       table = trace.tables[job.iterations]
       freeTrace(kernels, trace)
@@ -143,6 +164,32 @@ function optionsAt(
     iterations,
     ...(mode === 'gsm' && { gumbel: (seed + Math.imul(step, 0x9e3779b9)) | 0 }),
   }
+}
+
+/** importance · rowScale² of each weight, 1 on average; none where all count the same. */
+async function massesOf(
+  { kernels, importance, rowScale }: Training,
+  rows: number,
+  columns: number,
+): Promise<Tensor | undefined> {
+  if (!importance) return undefined
+  const values = await kernels.read(importance)
+  const scales = rowScale ? await kernels.read(rowScale) : new Float32Array(rows).fill(1)
+  const squares = scales.map((scale) => scale * scale)
+  const sum = (x: Float32Array): number => x.reduce((total, each) => total + each, 0)
+  const mean = (sum(values) / columns) * (sum(squares) / rows)
+  if (!(mean > 0)) return undefined
+  const across = kernels.upload(values, 1, columns)
+  const down = kernels.upload(
+    squares.map((square) => square / mean),
+    rows,
+    1,
+  )
+  const mass = kernels.tensor(rows, columns)
+  kernels.add(mass, across)
+  kernels.scale(mass, mass, { rows: down })
+  kernels.free(across, down)
+  return mass
 }
 
 /** Mean squared distance of weights to their nearest entries. */
