@@ -68,7 +68,7 @@ const TRAINING: readonly (readonly [string, Options])[] = [2, 3, 4].flatMap(
   (bits): (readonly [string, Options])[] => [
     [`${bits} bits`, { bits }],
     ['– dkm', { bits, mode: 'dkm' }],
-    ['– dkm, 300 steps', { bits, mode: 'dkm', steps: 300 }],
+    ...(bits === 2 ? [['– dkm, 300 steps', { bits, mode: 'dkm', steps: 300 }] as const] : []),
     ['– dkm, weights as training left them', { bits, mode: 'dkm', ...plain }],
     ['– gsm', { bits, mode: 'gsm' }],
     ['– hard', { bits, mode: 'hard' }],
