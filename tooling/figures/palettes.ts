@@ -1,7 +1,10 @@
 /**
- * The tables of palettize's README. Perplexities (each row a whole run) or the time that palettes take:
+ * The tables of palettize's README. Perplexities (each row a whole run), the time that palettes take, or the memory
+ * of a step of differentiable k-means with and without weights of equal value sharing their attention:
  *   node tooling/figures/palettes.ts quality [--model DIR --calibration FILE --evaluation FILE --context 2048] [--samples N] [--windows N] [--only TEXT]
+ *   node tooling/figures/palettes.ts training [as quality]
  *   node tooling/figures/palettes.ts speed --model DIR [--only TEXT]
+ *   node tooling/figures/palettes.ts memory --model DIR [--only MODULE]
  */
 
 import { fileURLToPath } from 'node:url'
@@ -12,7 +15,7 @@ import { openFolder } from '@lowbit/formats'
 import { nodeFolder } from '@lowbit/formats/node'
 import { cpu } from '@lowbit/kernels-cpu'
 import { blockNames, decoderConfig } from '@lowbit/model'
-import { palettize } from '@lowbit/palettize'
+import { attend, backward, freeTrace, palettize } from '@lowbit/palettize'
 import { measurer } from './measure.ts'
 
 const { values, positionals } = parseArgs({
@@ -60,10 +63,25 @@ const SPEED: readonly (readonly [string, Options])[] = [
   ['8 bits', { bits: 8, importance: 'none' }],
 ]
 
-if (positionals[0] === 'speed') await speed()
-else await quality()
+/** Differentiable k-means beside the defaults. */
+const TRAINING: readonly (readonly [string, Options])[] = [
+  ['2 bits', { bits: 2 }],
+  ['– dkm', { bits: 2, mode: 'dkm' }],
+  ['– dkm, 300 steps', { bits: 2, mode: 'dkm', steps: 300 }],
+  ['– dkm, weights as training left them', { bits: 2, mode: 'dkm', ...plain }],
+  ['– gsm', { bits: 2, mode: 'gsm' }],
+  ['– hard', { bits: 2, mode: 'hard' }],
+  ['– nearest values', { bits: 2, ...plain }],
+  ['3 bits', { bits: 3 }],
+  ['– dkm', { bits: 3, mode: 'dkm' }],
+  ['– dkm, weights as training left them', { bits: 3, mode: 'dkm', ...plain }],
+]
 
-async function quality(): Promise<void> {
+if (positionals[0] === 'speed') await speed()
+else if (positionals[0] === 'memory') await memory()
+else await quality(positionals[0] === 'training' ? TRAINING : QUALITY)
+
+async function quality(table: typeof QUALITY): Promise<void> {
   const figures = await measurer({
     model: values.model,
     calibration: values.calibration,
@@ -77,7 +95,7 @@ async function quality(): Promise<void> {
     '| setting | bits | output error, % | perplexity | KL, nats | CPU s |\n|---|---|---|---|---|---|',
   )
   console.log(`| original | 16 | 0 | ${(await figures.original()).toFixed(3)} | 0 | |`)
-  for (const [name, options] of QUALITY) {
+  for (const [name, options] of table) {
     if (values.only && !name.includes(values.only)) continue
     const m = await figures.measure({ rules: [{ method: 'palettize', ...options }] })
     console.log(
@@ -115,6 +133,51 @@ async function speed(): Promise<void> {
       kernels.free(weight, fisher)
     }
     console.log(`| ${name} | ${seconds.toFixed(2)} |`)
+  }
+  kernels.dispose()
+  await checkpoint.close()
+}
+
+/** Bytes of one step's attention (three iterations and the output), and CPU seconds forward and backward. */
+async function memory(): Promise<void> {
+  const checkpoint = await openFolder(nodeFolder(values.model))
+  const kernels = await cpu({ threads: Number(values.threads) })
+  const only = values.only ?? 'layers.0.mlp.down_proj'
+  const module = checkpoint.modules.find((name) => name.endsWith(only))
+  if (!module) throw new Error(`no module ends with ${only}`)
+  const loaded = kernels.load(await checkpoint.readMatrix(module))
+  const size = loaded.rows * loaded.columns
+  const weight = kernels.tensor(loaded.rows, loaded.columns)
+  kernels.gather(weight, loaded)
+  kernels.unload(loaded)
+  const codes = kernels.tensor(loaded.rows, loaded.columns, 'u16')
+  const room = () => kernels.tensor(Math.min(65536, size), 1)
+  const [distinct, counts] = [room(), room()]
+  const n = await kernels.distinct(distinct, counts, codes, weight)
+  const all = kernels.upload(await kernels.read(weight), size, 1)
+  const ones = kernels.upload(new Float32Array(size).fill(1), size, 1)
+  const table = kernels.tensor(1, 8)
+  const blocks = { blockRows: loaded.rows, blockColumns: loaded.columns, method: 'kmeans' } as const
+  kernels.fitTables(table, weight, blocks)
+  const start = await kernels.read(table)
+  const options = { temperature: (start[4] - start[3]) ** 2, iterations: 3 }
+  console.log(
+    `${module}, ${size} weights, 8 values\n\n| rows of attention | MB | CPU s of a step |\n|---|---|---|`,
+  )
+  for (const points of [
+    { kernels, values: all, counts: ones },
+    { kernels, values: kernels.rows(distinct, 0, n), counts: kernels.rows(counts, 0, n) },
+  ]) {
+    const [bytes, before] = [kernels.bytes, process.cpuUsage()]
+    const trace = await attend(points, start, options)
+    const held = kernels.bytes - bytes
+    const gradients = await backward(points, trace, points.counts, options)
+    const { user, system } = process.cpuUsage(before)
+    console.log(
+      `| ${points.values.rows} | ${(held / 1e6).toFixed(1)} | ${((user + system) / 1e6).toFixed(3)} |`,
+    )
+    freeTrace(kernels, trace)
+    kernels.free(gradients.slope, gradients.shared)
   }
   kernels.dispose()
   await checkpoint.close()

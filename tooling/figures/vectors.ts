@@ -52,13 +52,14 @@ const TABLES: Record<string, readonly (readonly [string, RecipeInput])[]> = {
       '256 + 256 vectors of 8, tables in f16 a matrix',
       rule('vptq', { ...own, residualCentroids: 256 }),
     ],
+    ['– its tables not updated', rule('vptq', { ...own, residualCentroids: 256, updates: 0 })],
     [
       'the same as published: range, no rotation, descent or refitting, damping 0.01',
       rule(
         'vptq',
         {
           ...{ ...own, residualCentroids: 256, norm: 'range', rotation: 'none' },
-          ...{ sweeps: 0, refits: 0, damping: 0.01 },
+          ...{ sweeps: 0, refits: 0, updates: 0, damping: 0.01 },
         },
         { target: 'layer' },
       ),

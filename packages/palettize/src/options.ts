@@ -21,10 +21,10 @@ export const palettizeOptions = z.object({
     .optional()
     .describe('bits of a code (default 4; modes unique and custom find it themselves)'),
   mode: z
-    .enum(['kmeans', 'uniform', 'unique', 'sensitive', 'custom'])
+    .enum(['kmeans', 'uniform', 'unique', 'sensitive', 'dkm', 'gsm', 'hard', 'custom'])
     .default('kmeans')
     .describe(
-      'exact k-means, evenly spaced values, every value that occurs, k-means weighted by Fisher information (SqueezeLLM), or a function of yours (libraries only)',
+      'exact k-means, evenly spaced values, every value that occurs, k-means weighted by Fisher information (SqueezeLLM), trained on the layer’s output by differentiable k-means (dkm; gsm with Gumbel noise; hard: entries alone learn), or a function of yours (libraries only)',
     ),
   granularity: z
     .enum(['per-tensor', 'per-grouped-channel'])
@@ -88,6 +88,34 @@ export const palettizeOptions = z.object({
     .max(1)
     .default(0.05)
     .describe('share of the mean of diag(H) added to it; doubled by itself while H is singular'),
+  steps: z
+    .int()
+    .min(1)
+    .max(100_000)
+    .default(100)
+    .describe('modes dkm, gsm and hard: steps of training'),
+  rate: z
+    .number()
+    .min(1e-6)
+    .max(10)
+    .default(0.4)
+    .describe(
+      'of that training: how far a step moves a weight, in deviations of its error at first',
+    ),
+  temperature: z
+    .number()
+    .min(1e-3)
+    .max(1000)
+    .default(4)
+    .describe(
+      'of that training: how softly weights are assigned at first, in variances of their error; falls to 3 %',
+    ),
+  iterations: z
+    .int()
+    .min(0)
+    .max(100)
+    .default(3)
+    .describe('of that training: iterations of soft k-means in a step'),
   outliers: z
     .number()
     .min(0)
@@ -149,12 +177,15 @@ export function paletteScheme(options: PalettizeOptions): PaletteScheme {
   if (axis === 1 && perChannelScale) {
     refuse('perChannelScale', 'scales belong to output channels; they need axis 0')
   }
+  if (axis === 1 && trains(mode)) {
+    refuse('axis', `mode ${mode} trains palettes of the matrix or of groups of rows: axis 0`)
+  }
   if (mode === 'unique' && (perChannelScale || options.feedback || options.outliers > 0)) {
     refuse('mode', 'mode unique keeps every weight as it is: no scales, feedback or outliers')
   }
   const exact = mode === 'unique'
   const feedback = options.feedback ?? (importance === 'hessian' && !exact && mode !== 'sensitive')
-  const weighs = importance === 'hessian' && (mode === 'kmeans' || mode === 'custom')
+  const weighs = importance === 'hessian' && !['uniform', 'unique', 'sensitive'].includes(mode)
   const bits = findsBits ? undefined : (options.bits ?? 4)
   const plural = bits === 1 ? '' : 's'
   const each = vectors ? ` for ${options.clusterDim} weights` : ''
@@ -175,12 +206,16 @@ export function paletteScheme(options: PalettizeOptions): PaletteScheme {
     feedback,
     tableType: options.tableType ?? (exact ? 'f32' : 'f16'),
     needs: {
-      ...((feedback || (weighs && !exact)) && { hessian: true }),
+      ...((feedback || weighs || trains(mode)) && { hessian: true }),
       ...(mode === 'sensitive' && { fisher: true }),
     },
     label: [what, shared, ...extras].join(', '),
   }
 }
+
+/** Whether a mode learns from the layer's output. */
+export const trains = (mode: PalettizeOptions['mode']): mode is 'dkm' | 'gsm' | 'hard' =>
+  mode === 'dkm' || mode === 'gsm' || mode === 'hard'
 
 /** Channels of a group: Core ML's documentation recommends 8 or 16. */
 const DEFAULT_GROUP = 16

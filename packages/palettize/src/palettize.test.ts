@@ -35,6 +35,10 @@ describeQuantizer(palettize, {
     { bits: 4, mode: 'uniform', importance: 'none' },
     { bits: 3, mode: 'sensitive' },
     { bits: 3, mode: 'sensitive', feedback: true },
+    { bits: 3, mode: 'dkm', steps: 6 },
+    { bits: 2, mode: 'dkm', steps: 6, feedback: false, perChannelScale: true },
+    { bits: 2, mode: 'gsm', steps: 4, ...grouped, groupSize: 5 },
+    { bits: 3, mode: 'hard', steps: 4, importance: 'none' },
     { bits: 1 },
     { bits: 8 },
     { bits: 6, clusterDim: 2 },
@@ -116,6 +120,23 @@ describe('each step helps (mean of 6 layers with outlier channels)', () => {
 
   it('refitting beats tables as they were', async () => {
     expect(await mean({ bits: 2, rounds: 3 })).toBeLessThan(await mean({ bits: 2, rounds: 0 }))
+  })
+
+  it('training beats nearest values, in each of its modes', async () => {
+    const nearest = await mean({ bits: 2, feedback: false })
+    for (const [mode, share] of [
+      ['dkm', 0.85],
+      ['gsm', 0.9],
+      ['hard', 1],
+    ] as const) {
+      const trained = await mean({ bits: 2, feedback: false, mode, steps: 40 })
+      expect(trained, mode).toBeLessThan(share * nearest)
+    }
+  })
+
+  it('feedback’s sweeps and refits go on from what training has found', async () => {
+    const trained = await mean({ bits: 2, feedback: false, mode: 'dkm', steps: 40 })
+    expect(await mean({ bits: 2, mode: 'dkm', steps: 40 })).toBeLessThan(trained)
   })
 
   it('outliers kept dense beat none', async () => {
@@ -268,6 +289,22 @@ describe('hard cases', () => {
     }
   })
 
+  it('a constant matrix has nothing to train', async () => {
+    const values = layer.values.map(() => 0.25)
+    const decoded = decode(await quantize({ ...layer, values }, { mode: 'dkm', bits: 2, steps: 3 }))
+    expect(decoded.every((x) => x === 0.25)).toBe(true)
+  })
+
+  it('palettes of groups are trained each by itself', async () => {
+    const options = { mode: 'dkm', bits: 2, steps: 5, feedback: false } as const
+    const half = 5
+    const both = { ...layer, fisher: undefined }
+    const whole = decode(await quantize(both, { ...options, ...grouped, groupSize: half }))
+    const values = layer.values.subarray(0, half * layer.columns)
+    const top = decode(await quantize({ ...both, values, rows: half }, options))
+    expect(whole.subarray(0, top.length)).toEqual(top)
+  })
+
   it('groups that the shape does not divide: the last is smaller', async () => {
     const nine = await quantize(layer, { ...grouped, groupSize: 4 })
     expect(nine.stages[0].grid).toMatchObject({ blocks: { rows: 4, columns: 32 } })
@@ -296,6 +333,7 @@ describe('hard cases', () => {
   it.each<[string, Layer, Parameters<typeof palettize>[0], RegExp]>([
     ['no Hessian', { ...layer, hessian: undefined }, {}, /needs the Hessian.*tensor w/],
     ['a Hessian of another size', { ...layer, hessian: new Float32Array(0) }, {}, /./],
+    ['training without a Hessian', { ...layer, hessian: undefined }, { mode: 'dkm' }, /Hessian/],
     ['no Fisher', { ...layer, fisher: undefined }, { mode: 'sensitive' }, /Fisher.*tensor w/],
     ['too many values', layer, { mode: 'unique' }, /more than 256 different/],
   ])('%s is refused', async (_, broken, options, message) => {
@@ -328,6 +366,9 @@ describe('hard cases', () => {
     [{ ...grouped, axis: 1, perChannelScale: true }, /axis 0/],
     [{ mode: 'unique', outliers: 0.01 }, /unique/],
     [{ outliers: 2 }, /outliers/],
+    [{ mode: 'dkm', ...grouped, axis: 1 }, /axis 0/],
+    [{ mode: 'dkm', clusterDim: 2 }, /mode dkm/],
+    [{ mode: 'dkm', temperature: 0 }, /temperature/],
   ])('contradicting options %o', (options, message) => {
     expect(() => palettize(options as never)).toThrow(message)
   })

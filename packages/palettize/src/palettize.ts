@@ -22,6 +22,7 @@ import {
   descend,
   prepareFeedback,
 } from './assign.ts'
+import { train } from './dkm/train.ts'
 import { type Importance, importanceOf } from './importance.ts'
 import {
   bitsFor,
@@ -29,6 +30,7 @@ import {
   paletteBlocks,
   paletteScheme,
   palettizeOptions,
+  trains,
 } from './options.ts'
 import { chooseOutliers, splitWeight, without } from './outliers.ts'
 import { fitTables } from './tables/fit.ts'
@@ -81,7 +83,7 @@ async function makePalette(input: QuantizeInput, scheme: PaletteScheme): Promise
     const fitted = await (scheme.outliers > 0 ? fitWithoutOutliers(work) : fitPalette(work))
     signal?.throwIfAborted()
     const { rowScale, sparse } = fitted
-    const stored = scheme.feedback ? await feedBack(work, fitted) : assignPlainly(work, fitted)
+    const stored = await assign(work, fitted)
     signal?.throwIfAborted()
     const codes = await kernels.readCodes(work.codes)
     return {
@@ -161,16 +163,42 @@ function assignPlainly({ input, codes, decoded }: Work, palette: Palette): Store
   return palette.stored
 }
 
-/** Codes by the feedback pass; then codes and tables in turn, each the best for the other. */
-async function feedBack(work: Work, palette: Palette): Promise<StoredTables> {
+/** Nearest values of the weights, or of what training has made of them. */
+async function assignFirst(work: Work, palette: Palette): Promise<StoredTables> {
+  const { input, scheme, blocks, importance, codes, decoded } = work
+  const { mode, tableType } = scheme
+  const { stored, weight, rowScale } = palette
+  if (!trains(mode)) return assignPlainly(work, palette)
+  const { kernels, hessian, seed, signal } = input
+  const { entries } = stored.grid
+  const { steps, rate, temperature, iterations } = scheme
+  const { tables, latent } = await train(
+    {
+      ...{ kernels, weight, hessian: hessian!, rowScale, groupRows: blocks.rows, mode },
+      importance: importance.tensor,
+      ...{ steps, rate, temperature, iterations, seed, signal },
+    },
+    stored.meaning.tables.values,
+    entries,
+  )
+  const trained = storeTables(tables, entries, tableType, blocks)
+  assignNearest(assignment(input, { ...palette, weight: latent }, trained), codes, decoded)
+  kernels.free(latent)
+  return trained
+}
+
+/** Codes by the feedback pass or by training; then codes and tables in turn, each the best for the other. */
+async function assign(work: Work, palette: Palette): Promise<StoredTables> {
   const { input, scheme, blocks, importance, codes, decoded, own } = work
   const { kernels, signal } = input
   const { weight, rowScale } = palette
+  if (!scheme.feedback) return assignFirst(work, palette)
   let { stored } = palette
   const { entries } = stored.grid
   const feedback = await prepareFeedback(input, scheme, importance.diagonal!)
   own(feedback.factor)
-  assignWithFeedback(assignment(input, palette, stored), feedback, codes, decoded)
+  if (trains(scheme.mode)) stored = await assignFirst(work, palette)
+  else assignWithFeedback(assignment(input, palette, stored), feedback, codes, decoded)
   descend(assignment(input, palette, stored), feedback, scheme.sweeps, codes, decoded)
   const places = { blockRows: blocks.rows, blockColumns: blocks.columns, rowScale }
   for (let round = 0; round < scheme.rounds; round++) {

@@ -27,3 +27,5 @@ export {
   recipeSchema,
 } from './recipe/recipe.ts'
 export { assignQuantizers, makeQuantizer } from './recipe/resolve.ts'
+export { endToEnd, type ModelTuner, type ModelTunerPlugin } from './tune/end-to-end.ts'
+export type { Tuned, TuneModel } from './tune/tune-model.ts'

@@ -1,14 +1,15 @@
-/** Codes for one matrix: the feedback pass, then coordinate descent and scales fitted to the codes. */
+/** Codes for one matrix: the feedback pass, then coordinate descent, scales and tables fitted to the codes. */
 
-import type {
-  ColumnRange,
-  Kernels,
-  Numbers,
-  Tensor,
-  VectorRounding,
-  VectorTable,
+import {
+  type ColumnRange,
+  type Kernels,
+  type Numbers,
+  type Tensor,
+  updateTables,
+  type VectorRounding,
+  type VectorTable,
 } from '@lowbit/core'
-import type { Codebook } from './codebook.ts'
+import { type Codebook, storeCodebook } from './codebook.ts'
 import type { Norm } from './normalize.ts'
 import { refitScales } from './refit.ts'
 
@@ -31,6 +32,8 @@ export interface AssignInput {
   readonly norm: Norm
   readonly sweeps: number
   readonly refits: number
+  /** Steps that move tables after each refit; 0 where they are shared with other matrices. */
+  readonly updates: number
   readonly signal?: AbortSignal
 }
 
@@ -38,6 +41,8 @@ export interface Assigned {
   /** For each part, for each of its codebooks: [⌈rows / length⌉, to − from]. */
   readonly codes: readonly (readonly Uint16Array[])[]
   readonly norm: Norm
+  /** The parts with the codebooks that the codes mean now. */
+  readonly parts: readonly Part[]
 }
 
 /** Entries that descent looks at around the one at hand. */
@@ -59,7 +64,7 @@ export async function assignCodes(input: AssignInput): Promise<Assigned> {
     return tensor
   }
   try {
-    const parts = input.parts.map((part) => loadPart(kernels, part, rows, sweeps > 0, own))
+    let parts = input.parts.map((part) => loadPart(kernels, part, rows, sweeps > 0, own))
     let norm = input.norm
     let scales = uploadNorm(kernels, norm, own)
     const decoded = own(kernels.tensor(rows, columns))
@@ -81,13 +86,16 @@ export async function assignCodes(input: AssignInput): Promise<Assigned> {
     for (let refit = 0; refit < refits; refit++) {
       input.signal?.throwIfAborted()
       const { rowScale, columnBias } = norm
-      if (!rowScale || columnBias) break
       const entries = own(kernels.tensor(rows, columns))
       for (const part of parts) kernels.decodeVectors(entries, part.codes, options(part, {}))
-      const found = await refitScales({ kernels, weight, hessian, damping, entries, rowScale })
-      if (!found) break
-      norm = found
+      const found =
+        rowScale && !columnBias
+          ? await refitScales({ kernels, weight, hessian, damping, entries, rowScale })
+          : undefined
+      if (!found && input.updates === 0) break
+      if (found) norm = found
       scales = uploadNorm(kernels, norm, own)
+      if (input.updates > 0) parts = await moveTables(input, parts, scales, own)
       for (const part of parts) kernels.decodeVectors(decoded, part.codes, options(part, scales))
       descend()
     }
@@ -98,10 +106,35 @@ export async function assignCodes(input: AssignInput): Promise<Assigned> {
         ),
       ),
     )
-    return { codes, norm }
+    return { codes, norm, parts }
   } finally {
     kernels.free(...owned)
   }
+}
+
+/** Tables that are this matrix's own, moved to where its output errs least and rounded to their type again. */
+async function moveTables(
+  { kernels, weight, hessian, updates, signal }: AssignInput,
+  parts: readonly LoadedPart[],
+  scales: Scales,
+  own: (tensor: Tensor) => Tensor,
+): Promise<LoadedPart[]> {
+  const coded = parts.map((part) => ({ codes: part.codes, options: options(part, scales) }))
+  await updateTables({ kernels, weight, hessian, parts: coded, iterations: updates, signal })
+  return Promise.all(
+    parts.map(async (part) => {
+      const books = await Promise.all(
+        part.books.map(async ({ grid }, i) => {
+          const { values } = part.tables[i]
+          const { type } = grid.tables
+          const stored = storeCodebook(await kernels.read(values), grid.length, type)
+          kernels.write(values, stored.values)
+          return stored
+        }),
+      )
+      return { ...part, books, neighbours: nearTables(kernels, part.tables, part.neighbours, own) }
+    }),
+  )
 }
 
 function loadPart(
@@ -118,17 +151,26 @@ function loadPart(
   return {
     ...part,
     ...{ tables, length },
-    neighbours: descends
-      ? tables.map(({ values, entries }) => {
-          const near = own(kernels.tensor(entries, Math.min(NEIGHBOURS, entries), 'u16'))
-          kernels.neighbours(near, values)
-          return near
-        })
-      : [],
+    neighbours: descends ? nearTables(kernels, tables, undefined, own) : [],
     codes: tables.map(() =>
       own(kernels.tensor(Math.ceil(rows / length), part.to - part.from, 'u16')),
     ),
   }
+}
+
+/** Written over those there were; none where nothing descends. */
+function nearTables(
+  kernels: Kernels,
+  tables: readonly VectorTable[],
+  old: readonly Tensor[] | undefined,
+  own: (tensor: Tensor) => Tensor,
+): Tensor[] {
+  if (old?.length === 0) return []
+  return tables.map(({ values, entries }, i) => {
+    const near = old?.[i] ?? own(kernels.tensor(entries, Math.min(NEIGHBOURS, entries), 'u16'))
+    kernels.neighbours(near, values)
+    return near
+  })
 }
 
 type Scales = Pick<VectorRounding, 'rowScale' | 'columnScale' | 'columnBias'>

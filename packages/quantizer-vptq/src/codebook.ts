@@ -54,10 +54,11 @@ export async function fitCodebook(
   }
 }
 
-function storeCodebook(
+/** Entries [entries, length] rounded to a type; integers are symmetric with one factor. */
+export function storeCodebook(
   found: Float32Array,
   length: number,
-  type: VptqOptions['tableType'],
+  type: Numbers['type'],
   shared?: string,
 ): Codebook {
   const entries = found.length / length

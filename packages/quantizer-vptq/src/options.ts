@@ -68,7 +68,17 @@ export const vptqOptions = z.object({
     .min(0)
     .max(100)
     .default(2)
-    .describe('times that scales are fitted to the codes, each followed by the sweeps'),
+    .describe(
+      'times that scales (and codebooks of a matrix’s own) are fitted to the codes, each followed by the sweeps',
+    ),
+  updates: z
+    .int()
+    .min(0)
+    .max(1000)
+    .default(10)
+    .describe(
+      'steps that move a matrix’s own codebooks toward its output at each refit (with tables matrix)',
+    ),
   damping: z
     .number()
     .min(0)

@@ -101,6 +101,14 @@ describe('each step helps on layers with outlier channels', () => {
     expect(await meanError({ ...base, ...options })).toBeLessThan(await meanError(base))
   })
 
+  it('tables of its own that follow the output', async () => {
+    for (const norm of ['deviation', 'none'] as const) {
+      const refitted = { ...base, tables: 'matrix', norm, sweeps: 4, refits: 2 } as const
+      const still = await meanError({ ...refitted, updates: 0 })
+      expect(await meanError(refitted)).toBeLessThan(0.99 * still)
+    }
+  })
+
   it('scales of rows and columns', async () => {
     expect(await meanError(base)).toBeLessThan(await meanError({ ...base, norm: 'none' }))
   })

@@ -120,8 +120,9 @@ async function quantize(
     const assigned = await assignCodes({
       ...{ kernels, weight: sorted, hessian: sortedHessian, factor, damping: lambda, parts, norm },
       ...{ sweeps: scheme.sweeps, refits: scheme.refits, signal },
+      updates: shared ? 0 : scheme.updates,
     })
-    const matrix = assemble(rows, columns, parts, assigned, order)
+    const matrix = assemble(rows, columns, assigned, order)
     return rotation ? { ...matrix, rotation: { input: rotation } } : matrix
   } finally {
     kernels.free(...owned)
@@ -211,8 +212,7 @@ async function ownTables(
 function assemble(
   rows: number,
   columns: number,
-  parts: readonly Part[],
-  { codes, norm }: Assigned,
+  { codes, norm, parts }: Assigned,
   order: Uint32Array | undefined,
 ): QuantizedMatrix {
   const whole = parts.length === 1

@@ -58,7 +58,7 @@ export function define(
     )
     .option(
       '--tune',
-      'afterwards move scales and norms toward the original’s next-token distributions',
+      'afterwards move scales, tables and norms toward the original’s next-token distributions',
     )
     .option(
       '--tune-steps <n>',

@@ -13,6 +13,7 @@
 
 import type { Matrix, Rotation, ScalarGrid } from '../matrix/types.ts'
 import type { Activation, GradientKernels } from './gradients.ts'
+import type { TrainingKernels } from './training.ts'
 
 /** `u8` and `u16` hold codes. */
 export type TensorType = 'f32' | 'u8' | 'u16'
@@ -206,7 +207,7 @@ export interface SampleOptions {
   readonly random: number
 }
 
-export interface Kernels extends GradientKernels {
+export interface Kernels extends GradientKernels, TrainingKernels {
   /** `reference`, `cpu`, `webgpu`, `cuda`. */
   readonly name: string
   /** The variant in words: "strict SIMD, 2 threads". */

@@ -1,6 +1,6 @@
 import type { Kernels, Tensor } from './kernels.ts'
 
-/** What a transform or tuner may look at and change: one block's dense weights and its input activations. */
+/** What a transform may look at and change: one block's dense weights and its input activations. */
 export interface BlockInput {
   /** By module name, [rows, columns]; a transform changes them in place. */
   readonly weights: ReadonlyMap<string, Tensor>
@@ -17,11 +17,4 @@ export interface Transform {
   readonly name: string
   readonly options: Readonly<Record<string, unknown>>
   apply(block: BlockInput): Promise<void>
-}
-
-/** Moves the continuous parts of a quantized block toward the original's output. */
-export interface Tuner {
-  readonly kind: 'tuner'
-  readonly name: string
-  readonly options: Readonly<Record<string, unknown>>
 }

@@ -6,17 +6,20 @@ import {
   type Rounding,
   type TableBlocks,
   type Tensor,
+  type TrainingKernels,
 } from '@lowbit/core'
 import { product } from '../algebra/product.ts'
 import type { Device } from '../device.ts'
 import { expect, own } from '../tensors.ts'
 import { writeSource } from '../weights/source.ts'
 import { gridMemory } from './grid.ts'
+import { trainingOperations } from './training.ts'
 
 type Operations = Pick<
   Kernels,
   'fit' | 'fitTables' | 'decodeCodes' | 'sumByCode' | 'round' | 'feedback' | 'descend'
->
+> &
+  TrainingKernels
 
 const SCALE_TYPE = { f32: 0, f16: 1, bf16: 2, f8_e8m0: 3 } as const
 
@@ -99,6 +102,8 @@ export function quantizeOperations(device: Device): Operations {
   }
 
   return {
+    ...trainingOperations(device),
+
     fit(scaleTensor, zeroTensor, weight, options) {
       const { asymmetric, importance, search, scaleType, blockRows, blockColumns, grid } = options
       const w = own(weight)

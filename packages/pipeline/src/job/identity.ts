@@ -4,6 +4,7 @@ import { isQuantized, LowbitError } from '@lowbit/core'
 import { type Folder, readJson } from '@lowbit/formats'
 import { blockNames, type Opened } from '@lowbit/model'
 import type { Assignment } from '../recipe/resolve.ts'
+import type { ModelTuner } from '../tune/end-to-end.ts'
 import type { QuantizeJob } from './job.ts'
 import { digest, fingerprint, type Journal, readJournal } from './journal.ts'
 import type { QuantizeReport } from './report.ts'
@@ -15,6 +16,7 @@ export async function jobFingerprint(
   opened: Opened,
   quantizers: Assignment,
   windows: readonly (readonly number[])[],
+  tuner: ModelTuner | undefined,
 ): Promise<string> {
   return fingerprint({
     quantizers: [...quantizers].map(([module, { name, options }]) => [module, name, options]),
@@ -23,7 +25,7 @@ export async function jobFingerprint(
     seed: job.recipe.seed,
     trueSequential: job.recipe.calibration.trueSequential,
     target: job.recipe.calibration.target,
-    tune: job.recipe.tune,
+    tune: tuner && [tuner.name, tuner.options],
     config: job.checkpoint.config,
     modules: job.checkpoint.modules,
     source: await sourcePrint(opened),

@@ -3,6 +3,7 @@
 import type { Checkpoint, Executor, Format, Kernels, QuantizerPlugin } from '@lowbit/core'
 import type { Folder } from '@lowbit/formats'
 import type { Recipe } from '../recipe/recipe.ts'
+import type { ModelTunerPlugin } from '../tune/end-to-end.ts'
 import type { QuantizeEvent } from './report.ts'
 
 export interface QuantizeJob {
@@ -10,6 +11,8 @@ export interface QuantizeJob {
   readonly kernels: Kernels
   readonly recipe: Recipe
   readonly quantizers: readonly QuantizerPlugin[]
+  /** What a recipe's `tune` may name; `end-to-end` by default. */
+  readonly tuners?: readonly ModelTunerPlugin[]
   readonly format: Format
   /** Windows of calibration tokens; needed when a quantizer of the recipe asks for statistics. */
   readonly calibration?: readonly (readonly number[])[]

@@ -20,7 +20,8 @@ import {
   runBlock,
   unloadBlock,
 } from '@lowbit/model'
-import { type Assignment, assignQuantizers } from '../recipe/resolve.ts'
+import { type Assignment, assignQuantizers, makeTuner } from '../recipe/resolve.ts'
+import { endToEnd } from '../tune/end-to-end.ts'
 import { TUNED, tuneParts } from '../tune/tune-parts.ts'
 import { breathe } from './breathe.ts'
 import { embedWindows } from './embed.ts'
@@ -57,7 +58,8 @@ export async function quantizeModel(job: QuantizeJob): Promise<QuantizeReport> {
   }
   const assigned = assignQuantizers(job.recipe, job.quantizers, checkpoint.modules, blockModules)
   const windows = calibrationFor(job, opened, assigned, blockModules)
-  const print = await jobFingerprint(job, opened, assigned, windows)
+  const tuner = makeTuner(job.recipe, job.tuners ?? [endToEnd])
+  const print = await jobFingerprint(job, opened, assigned, windows, tuner)
   const layers = Array.from({ length: config.layers }, (_, layer) => layer)
   const parts = [...layers.map(blockPart), REST]
   const announce = (resumed: number): void =>
@@ -132,7 +134,7 @@ export async function quantizeModel(job: QuantizeJob): Promise<QuantizeReport> {
   kernels.free(...streams, ...originals, context.cos, context.sin)
   if (!journal.parts[REST]) await quantizeRest(job, journal, quantizers, blockModules)
 
-  if (job.recipe.tune) await tuneParts(job, opened, journal, windows, parts)
+  if (tuner) await tuneParts({ ...job, tuner }, opened, journal, windows, parts)
 
   const described = Object.assign({}, ...parts.map((part) => journal.parts[part].described))
   const bytes = await assemble({

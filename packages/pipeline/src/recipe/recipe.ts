@@ -38,19 +38,12 @@ export const recipeSchema = z.strictObject({
     })
     .prefault({}),
   tune: z
-    .strictObject({
-      steps: z.int().min(1).max(1_000_000).default(64).describe('windows that are learned from'),
-      rate: z
-        .number()
-        .min(1e-6)
-        .max(1)
-        .default(0.01)
-        .describe('largest change of a scale in a step'),
-      length: z.int().min(2).max(1_000_000).default(512).describe('tokens of a window'),
+    .looseObject({
+      method: z.string().default('end-to-end').describe('a tuner'),
     })
     .optional()
     .describe(
-      'after quantizing, scales and norms move toward the original’s next-token distributions',
+      'after quantizing, scales, tables and norms move toward the original’s outputs; further keys are the tuner’s options',
     ),
   format: z.string().default('lowbit').describe('layout of the checkpoint that is written'),
   seed: z

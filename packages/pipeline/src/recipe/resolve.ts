@@ -2,6 +2,7 @@
 
 import { LowbitError, type Quantizer, type QuantizerPlugin } from '@lowbit/core'
 import picomatch from 'picomatch'
+import type { ModelTuner, ModelTunerPlugin } from '../tune/end-to-end.ts'
 import type { Recipe } from './recipe.ts'
 
 /** Module names are globbed as paths: dots separate levels, `*` stays within one. */
@@ -59,6 +60,25 @@ export function makeQuantizer(
       'unknown-method',
       `there is no method ${JSON.stringify(method)}; there are ${plugins.map(({ name }) => name).join(', ')}`,
       { option: 'method' },
+    )
+  }
+  return plugin(options as never)
+}
+
+/** The tuner of a recipe, if it has one. */
+export function makeTuner(
+  { tune }: Recipe,
+  plugins: readonly ModelTunerPlugin[],
+): ModelTuner | undefined {
+  if (!tune) return undefined
+  const { method, ...options } = tune
+  const plugin = plugins.find(({ name }) => name === method)
+  if (!plugin) {
+    const names = plugins.map(({ name }) => name).join(', ')
+    throw new LowbitError(
+      'unknown-method',
+      `there is no tuner ${JSON.stringify(method)}; there are ${names}`,
+      { option: 'tune' },
     )
   }
   return plugin(options as never)

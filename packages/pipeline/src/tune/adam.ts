@@ -1,4 +1,4 @@
-/** Adam (Kingma & Ba, 1412.6980) on numbers that multiply what they tune: they begin at 1. */
+/** Adam (Kingma & Ba, 1412.6980), mostly on numbers that multiply what they tune: they begin at 1. */
 
 export interface Factors {
   readonly values: Float32Array
@@ -17,8 +17,8 @@ export function factors(count: number): Factors {
 
 const [BETA1, BETA2, EPSILON] = [0.9, 0.95, 1e-12]
 
-/** `step` counts from 1. Factors stay within 1/4 … 4: a scale never changes its sign. */
-export function adam(
+/** `step` counts from 1; moves values by about `rate` at most. */
+export function moveBy(
   { values, mean, square }: Factors,
   gradient: ArrayLike<number>,
   step: number,
@@ -29,9 +29,20 @@ export function adam(
     mean[i] = BETA1 * mean[i] + (1 - BETA1) * g
     square[i] = BETA2 * square[i] + (1 - BETA2) * g * g
     const size = Math.sqrt(square[i] / (1 - BETA2 ** step)) + EPSILON
-    const moved = values[i] - (rate * (mean[i] / (1 - BETA1 ** step))) / size
-    values[i] = Math.min(4, Math.max(0.25, moved))
+    values[i] -= (rate * (mean[i] / (1 - BETA1 ** step))) / size
   }
+}
+
+/** The same for factors, which stay within 1/4 … 4: a scale never changes its sign. */
+export function adam(
+  factors: Factors,
+  gradient: ArrayLike<number>,
+  step: number,
+  rate: number,
+): void {
+  moveBy(factors, gradient, step, rate)
+  const { values } = factors
+  for (let i = 0; i < values.length; i++) values[i] = Math.min(4, Math.max(0.25, values[i]))
 }
 
 /** Rises over the first tenth, then falls to nothing along a cosine. */

@@ -1,8 +1,10 @@
-/** Gradients of the factors by which a matrix's scales are tuned. */
+/** Gradients of the factors by which a matrix's scales are tuned, and what its tables need. */
 
 import type { Kernels, QuantizedMatrix, Tensor, Weight } from '@lowbit/core'
 
 export interface ScaleGradients {
+  /** Of the sum of the stages, [rows, columns] in stored order; the caller frees it. */
+  readonly entries: Tensor
   readonly rows?: Float64Array
   readonly columns?: Float64Array
 }
@@ -27,6 +29,7 @@ export async function scaleGradients(
     kernels.rotate(gradient, matrix.rotation.input)
     kernels.rotate(dense, matrix.rotation.input)
   }
+  const entries = entryGradient(kernels, matrix, gradient)
   kernels.times(gradient, dense)
   kernels.free(dense)
   const across = kernels.upload(new Float32Array(columns).fill(1), 1, columns)
@@ -36,9 +39,30 @@ export async function scaleGradients(
   kernels.multiply(byRow, gradient, across)
   kernels.multiplyTransposed(byColumn, down, gradient)
   const found = {
+    entries,
     ...(matrix.rowScale && { rows: Float64Array.from(await kernels.read(byRow)) }),
     ...(matrix.columnScale && { columns: Float64Array.from(await kernels.read(byColumn)) }),
   }
   kernels.free(gradient, across, down, byRow, byColumn)
   return found
+}
+
+/** dW · rowScale · columnScale with columns in the order in which they are stored. */
+function entryGradient(kernels: Kernels, matrix: QuantizedMatrix, gradient: Tensor): Tensor {
+  const { rows, columns, rowScale, columnScale, order } = matrix
+  const out = kernels.tensor(rows, columns)
+  const scales = {
+    ...(rowScale && { rows: kernels.upload(rowScale.values, rows, 1) }),
+    ...(columnScale && { columns: kernels.upload(columnScale.values, 1, columns) }),
+  }
+  if (!order) {
+    kernels.scale(out, gradient, scales)
+  } else {
+    const natural = kernels.tensor(rows, columns)
+    kernels.scale(natural, gradient, scales)
+    kernels.permuteColumns(out, natural, order)
+    kernels.free(natural)
+  }
+  kernels.free(...Object.values(scales))
+  return out
 }

@@ -1,7 +1,7 @@
 /**
- * End-to-end tuning: the scales of rows and columns and the gains of the norms move toward what makes the model's
- * next-token distributions those of the original, KL(original ‖ quantized) on the calibration text. Codes and
- * tables stay. One block's activations are held at a time: each block keeps its input alone and runs again on the
+ * End-to-end tuning: the scales of rows and columns, tables and the gains of the norms move toward what makes the model's
+ * next-token distributions those of the original, KL(original ‖ quantized) on the calibration text. Codes
+ * stay. One block's activations are held at a time: each block keeps its input alone and runs again on the
  * way back.
  */
 
@@ -36,15 +36,27 @@ import {
 import { breathe } from '../job/breathe.ts'
 import { adam, type Factors, factors, rateAt } from './adam.ts'
 import { scaleGradients } from './gradients.ts'
+import {
+  addTableGradients,
+  collectTables,
+  moveTables,
+  storedTable,
+  type TunedTables,
+  tableKey,
+  withTables,
+} from './tables.ts'
 
 export interface TuneOptions {
   readonly steps: number
   readonly rate: number
+  /** The same for entries of tables, in root mean squares of their table; 0 leaves them as they are. */
+  readonly tableRate: number
   /** Tokens of a step's window. */
   readonly length: number
 }
 
-export interface TuneJob extends TuneOptions {
+/** What a tuner of models is shown. */
+export interface TuneModel {
   /** The original. */
   readonly opened: Opened
   /** The quantized matrices of a block, by module. */
@@ -54,9 +66,12 @@ export interface TuneJob extends TuneOptions {
   onStep?(done: number, loss: number): void
 }
 
-/** What has moved: by module its scales, by tensor name a norm's gain. */
+interface TuneJob extends TuneModel, TuneOptions {}
+
+/** What has moved: by module its scales, by `tableKey` tables, by tensor name a norm's gain. */
 export interface Tuned {
   readonly scales: ReadonlyMap<string, Pick<QuantizedMatrix, 'rowScale' | 'columnScale'>>
+  readonly tables: ReadonlyMap<string, Numbers>
   readonly vectors: ReadonlyMap<string, Vector>
 }
 
@@ -101,6 +116,7 @@ export async function tuneModel(job: TuneJob): Promise<Tuned> {
   const used = Array.from({ length: Math.min(steps, windows.length) }, (_, i) => i)
   const targets = used.map((i) => embed(windows[i]))
   const blocks: TunedBlock[] = []
+  const tables: TunedTables = new Map()
   for (let layer = 0; layer < config.layers; layer++) {
     signal?.throwIfAborted()
     const block = await loadBlock(opened, layer)
@@ -109,7 +125,11 @@ export async function tuneModel(job: TuneJob): Promise<Tuned> {
       await breathe()
     }
     unloadBlock(kernels, block)
-    blocks.push(await tunedBlock(job, layer))
+    const tuned = await tunedBlock(job, layer)
+    blocks.push(tuned)
+    for (const { module, matrix } of tuned.matrices) {
+      if (job.tableRate > 0 && isQuantized(matrix)) collectTables(tables, module, matrix)
+    }
   }
   const finalNorm = await tunedNorm(checkpoint, `${names.finalNorm}.weight`)
   const finalGain = kernels.upload(finalNorm.value.values, 1, config.hidden)
@@ -120,7 +140,7 @@ export async function tuneModel(job: TuneJob): Promise<Tuned> {
       const at = (step - 1) % used.length
       const window = windows[used[at]]
       const rate = rateAt(step, steps, job.rate)
-      const loaded = await Promise.all(blocks.map((block) => loadTuned(context, block)))
+      const loaded = await Promise.all(blocks.map((block) => loadTuned(context, block, tables)))
       const x = embed(window)
       const inputs: Tensor[] = []
       for (const block of loaded) {
@@ -164,12 +184,24 @@ export async function tuneModel(job: TuneJob): Promise<Tuned> {
       for (let layer = loaded.length - 1; layer >= 0; layer--) {
         signal?.throwIfAborted()
         const trace = traceBlock(context, loaded[layer], inputs[layer])
-        await backThrough(context, blocks[layer], loaded[layer], trace, gradient, step, rate)
+        await backThrough(
+          ...([
+            context,
+            blocks[layer],
+            tables,
+            loaded[layer],
+            trace,
+            gradient,
+            step,
+            rate,
+          ] as const),
+        )
         freeTrace(kernels, trace)
         await breathe()
       }
       kernels.free(x, gradient, gainSum, gain, ...inputs)
       for (const block of loaded) unloadTuned(context, block)
+      moveTables(tables, step, (rate / job.rate) * job.tableRate)
       job.onStep?.(step / steps, loss)
     }
   } finally {
@@ -177,7 +209,7 @@ export async function tuneModel(job: TuneJob): Promise<Tuned> {
     if (output !== embedding) kernels.unload(output)
     kernels.unload(embedding)
   }
-  return collect(blocks, finalNorm)
+  return collect(blocks, tables, finalNorm)
 }
 
 /** Windows of at most `length` tokens, the same number from each. */
@@ -245,14 +277,25 @@ function scalesOf(
   }
 }
 
+/** A matrix as it is now: scales before they are rounded, tables as they are stored. */
+const matrixNow = (
+  tuned: TunedMatrix,
+  matrix: QuantizedMatrix,
+  tables: TunedTables,
+): QuantizedMatrix => ({
+  ...withTables(tables, tuned.module, matrix),
+  ...scalesOf(tuned, 'f32'),
+})
+
 async function loadTuned(
   { kernels }: BlockContext,
   block: TunedBlock,
+  tables: TunedTables,
 ): Promise<DifferentiableBlock> {
   const linears: Partial<Record<Role, { weight: Weight }>> = {}
   for (const tuned of block.matrices) {
     const { matrix } = tuned
-    const now = isQuantized(matrix) ? { ...matrix, ...scalesOf(tuned, 'f32') } : matrix
+    const now = isQuantized(matrix) ? matrixNow(tuned, matrix, tables) : matrix
     linears[tuned.role] = { weight: kernels.load(now) }
   }
   const gain = (norm: TunedNorm): { gain: Tensor } => {
@@ -270,6 +313,7 @@ function unloadTuned({ kernels }: BlockContext, block: DifferentiableBlock): voi
 async function backThrough(
   context: BlockContext,
   tuned: TunedBlock,
+  tables: TunedTables,
   block: DifferentiableBlock,
   trace: ReturnType<typeof traceBlock>,
   gradient: Tensor,
@@ -285,14 +329,21 @@ async function backThrough(
     onLinear(role, input, output) {
       const mine = tuned.matrices.find((one) => one.role === role)!
       const { matrix, rows, columns } = mine
-      if (!isQuantized(matrix) || !(rows || columns)) return
+      if (!isQuantized(matrix)) return
+      const hasTables = matrix.stages.some((stage, i) => {
+        return tables.has(tableKey(mine.module, stage, i) ?? '')
+      })
+      if (!rows && !columns && !hasTables) return
       const weight = block.linears[role]!.weight as Weight
-      found.push(
-        scaleGradients(kernels, matrix, weight, input, output).then((by) => {
-          if (rows && by.rows) adam(rows, by.rows, step, rate)
-          if (columns && by.columns) adam(columns, by.columns, step, rate)
-        }),
-      )
+      const now = matrixNow(mine, matrix, tables)
+      const move = async (): Promise<void> => {
+        const by = await scaleGradients(kernels, now, weight, input, output)
+        await addTableGradients(tables, kernels, mine.module, now, by.entries)
+        kernels.free(by.entries)
+        if (rows && by.rows) adam(rows, by.rows, step, rate)
+        if (columns && by.columns) adam(columns, by.columns, step, rate)
+      }
+      found.push(move())
     },
   })
   await Promise.all(found)
@@ -318,7 +369,7 @@ async function moveNorm(
   )
 }
 
-function collect(blocks: readonly TunedBlock[], finalNorm: TunedNorm): Tuned {
+function collect(blocks: readonly TunedBlock[], tables: TunedTables, finalNorm: TunedNorm): Tuned {
   const vectors = new Map<string, Vector>()
   const keep = (norm: TunedNorm): void => {
     const { type } = norm.value
@@ -335,6 +386,7 @@ function collect(blocks: readonly TunedBlock[], finalNorm: TunedNorm): Tuned {
         matrices.map((tuned) => [tuned.module, scalesOf(tuned)] as const),
       ),
     ),
+    tables: new Map([...tables].map(([key, table]) => [key, storedTable(table)])),
     vectors,
   }
 }

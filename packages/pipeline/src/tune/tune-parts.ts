@@ -16,20 +16,21 @@ import { blockNames, type Opened } from '@lowbit/model'
 import type { QuantizeJob } from '../job/job.ts'
 import type { Journal } from '../job/journal.ts'
 import { newConfig } from '../job/new-config.ts'
-import { type Tuned, tuneModel } from './tune-model.ts'
+import type { ModelTuner } from './end-to-end.ts'
+import { tableKey } from './tables.ts'
+import type { Tuned } from './tune-model.ts'
 
 /** The part that holds what has moved. */
 export const TUNED = 'tuned'
 
 export async function tuneParts(
-  job: QuantizeJob,
+  job: QuantizeJob & { readonly tuner: ModelTuner },
   opened: Opened,
   journal: Journal,
   windows: readonly (readonly number[])[],
   parts: readonly string[],
 ): Promise<void> {
   const { folder, format, checkpoint, signal } = job
-  const options = job.recipe.tune!
   if (windows.length === 0) {
     throw new LowbitError(
       'bad-option',
@@ -47,8 +48,7 @@ export async function tuneParts(
   const open = (part: string): Promise<Checkpoint> =>
     openPart(folder, part, newConfig(checkpoint.config, format, journal.parts[part].described))
   if (!(await hasPart(folder, TUNED))) {
-    const tuned = await tuneModel({
-      ...options,
+    const tuned = await job.tuner.tune({
       ...{ opened, windows, signal },
       readBlock: (layer) => open(parts[layer]),
       onStep: (done, loss) =>
@@ -76,8 +76,17 @@ export async function tuneParts(
       }
       const rowScale = await scale('rowScale', matrix.rowScale)
       const columnScale = await scale('columnScale', matrix.columnScale)
+      const stages = await Promise.all(
+        matrix.stages.map(async (stage, i) => {
+          const key = tableKey(module, stage, i)
+          if (!key || !tuned.hasVector(key) || !('tables' in stage.grid)) return stage
+          const { values } = await tuned.readVector(key)
+          return { ...stage, grid: { ...stage.grid, tables: { ...stage.grid.tables, values } } }
+        }),
+      )
       const moved = {
         ...matrix,
+        stages,
         ...(rowScale && { rowScale }),
         ...(columnScale && { columnScale }),
       }
@@ -96,7 +105,7 @@ export async function tuneParts(
   await tuned.close()
 }
 
-function tunedEntries({ scales, vectors }: Tuned): Entry[] {
+function tunedEntries({ scales, tables, vectors }: Tuned): Entry[] {
   const entries: Entry[] = [...vectors].map(([vector, value]) => ({ vector, value }))
   for (const [module, moved] of scales) {
     for (const [name, numbers] of Object.entries(moved)) {
@@ -105,6 +114,9 @@ function tunedEntries({ scales, vectors }: Tuned): Entry[] {
       const value: Vector = { type: 'f32', values: numbers.values }
       entries.push({ vector: `${module}.${name}`, value })
     }
+  }
+  for (const [key, { values }] of tables) {
+    entries.push({ vector: key, value: { type: 'f32', values } })
   }
   return entries
 }

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
-import type { Kernels } from '@lowbit/core'
+import { definePlugin, type Kernels } from '@lowbit/core'
 import { FORMATS, openFolder } from '@lowbit/formats'
 import { nodeFolder } from '@lowbit/formats/node'
 import { cpu } from '@lowbit/kernels-cpu'
@@ -10,10 +10,12 @@ import { calibrationWindows, loadDecoder, loadTokenizer, perplexity } from '@low
 import { vptq } from '@lowbit/quantizer-vptq'
 import { demoFolder, readDemoText } from '@lowbit/testing'
 import { afterAll, beforeAll, expect, it } from 'vitest'
+import * as z from 'zod'
 import type { QuantizeJob } from '../job/job.ts'
 import { quantizeModel } from '../job/quantize-model.ts'
 import { parseRecipe, type RecipeInput } from '../recipe/recipe.ts'
 import { adam, factors, rateAt } from './adam.ts'
+import type { ModelTuner } from './end-to-end.ts'
 
 let kernels: Kernels
 let place: string
@@ -102,6 +104,21 @@ it('stopped while tuning or while its result is put in place, the same job ends 
 
 it('needs a method that is calibrated', async () => {
   await expect(run('none', recipe(tune), { calibration: [] })).rejects.toThrow(/calibration/)
+})
+
+it('a tuner is a plugin: its options are checked, another may take its place', async () => {
+  await expect(run('none', recipe({ method: 'nowhere' }))).rejects.toThrow(/end-to-end/)
+  await expect(run('none', recipe({ steps: 0 }))).rejects.toThrow(/steps/)
+  const still = definePlugin(
+    { name: 'still', summary: 'moves nothing', options: z.object({}) },
+    (options): ModelTuner => ({
+      ...{ kind: 'tuner', name: 'still', label: 'still', options },
+      tune: async () => ({ scales: new Map(), tables: new Map(), vectors: new Map() }),
+    }),
+  )
+  const plain = await digest(await run('untouched', recipe()))
+  const same = await run('still', recipe({ method: 'still' }), { tuners: [still] })
+  expect(await digest(same)).toBe(plain)
 })
 
 it('Adam steps against the gradient by the rate, within bounds', () => {

@@ -12,6 +12,7 @@ import { memoryContract } from './kernels/memory.ts'
 import { roundingContract } from './kernels/rounding.ts'
 import { samplingContract } from './kernels/sampling.ts'
 import { tablesContract } from './kernels/tables.ts'
+import { trainingContract } from './kernels/training.ts'
 import { vectorContract } from './kernels/vectors.ts'
 
 const GROUPS = {
@@ -24,6 +25,7 @@ const GROUPS = {
   vectors: vectorContract,
   decoder: decoderContract,
   gradients: gradientContract,
+  training: trainingContract,
   sampling: samplingContract,
 } satisfies Record<string, (open: BenchOf) => void>
 

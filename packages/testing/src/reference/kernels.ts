@@ -11,6 +11,7 @@ import { linearAlgebra } from './linear-algebra.ts'
 import { matrixOperations } from './matrices.ts'
 import { createMemory } from './memory.ts'
 import { quantizing } from './quantizing.ts'
+import { training } from './training.ts'
 import { vectorOperations } from './vectors.ts'
 
 export function referenceKernels(): Kernels {
@@ -31,6 +32,7 @@ export function referenceKernels(): Kernels {
     ...decoder(memory),
     ...distributions(memory),
     ...gradients(memory),
+    ...training(memory),
     dispose: () => memory.close(),
   }
 }
