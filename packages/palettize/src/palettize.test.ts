@@ -125,11 +125,11 @@ describe('each step helps (mean of 6 layers with outlier channels)', () => {
   it('training beats nearest values, in each of its modes', async () => {
     const nearest = await mean({ bits: 2, feedback: false })
     for (const [mode, share] of [
-      ['dkm', 0.85],
-      ['gsm', 0.9],
+      ['dkm', 0.7],
+      ['gsm', 0.7],
       ['hard', 1],
     ] as const) {
-      const trained = await mean({ bits: 2, feedback: false, mode, steps: 40 })
+      const trained = await mean({ bits: 2, feedback: false, mode })
       expect(trained, mode).toBeLessThan(share * nearest)
     }
   })

@@ -41,7 +41,7 @@ const MADE: readonly { readonly name: string; readonly quantizer: Quantizer }[] 
 ]
 
 export async function codebooks(settings: Settings): Promise<Row[]> {
-  const kernels = await cpu({ threads: settings.threads })
+  const kernels = await cpu({ threads: settings.threads, wide: true })
   const folders = new Map([['f16', path.join(smollm2Folder(settings), 'hf')]])
   for (const { name, quantizer } of MADE) {
     folders.set(name, await make(settings, kernels, name, quantizer))

@@ -43,7 +43,7 @@ const WORK: readonly {
 ]
 
 export async function palettes(settings: Settings): Promise<Row[]> {
-  const kernels = await cpu({ threads: settings.threads })
+  const kernels = await cpu({ threads: settings.threads, wide: true })
   const checkpoint = await openSmollm2(settings)
   const rows: Row[] = []
   try {

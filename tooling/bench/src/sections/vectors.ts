@@ -26,8 +26,8 @@ const TOLD: Readonly<Record<number, number>> = { 256: 0.013, 4096: 0.086 }
 export async function nearest(settings: Settings): Promise<Row[]> {
   const rows: Row[] = []
   const checkpoint = await openSmollm2(settings)
-  const relaxed = await cpu({ threads: settings.threads, strict: false })
-  const strict = await cpu({ threads: settings.threads })
+  const relaxed = await cpu({ threads: settings.threads, strict: false, wide: true })
+  const strict = await cpu({ threads: settings.threads, wide: true })
   try {
     const weight = dense(relaxed, await checkpoint.readMatrix(MATRIX))
     const values = await relaxed.read(weight)
@@ -144,7 +144,7 @@ const BLOCK: readonly {
 /** Block 0 with the Hessians of the float model, by the quantizers alone. */
 export async function blocks(settings: Settings): Promise<Row[]> {
   const rows: Row[] = []
-  const kernels = await cpu({ threads: settings.threads })
+  const kernels = await cpu({ threads: settings.threads, wide: true })
   const checkpoint = await openSmollm2(settings)
   try {
     const hessians = await firstBlockHessians(settings, checkpoint, kernels)
