@@ -5,7 +5,7 @@
  */
 
 import { searchCells } from './cells'
-import { take, thread } from './threads'
+import { take, thread, wide } from './threads'
 
 /** Bytes of an entry of a packed table. */
 // @ts-ignore: decorator
@@ -105,6 +105,113 @@ function scan(d: i32, table: usize, entries: i32, x: usize): v128 {
   return found
 }
 
+/**
+ * The same for eight vectors, [element][8], found at `at`: two halves that an engine with vectors of 256 bits makes
+ * one of (threads.ts, `wide`).
+ */
+// @ts-ignore: decorator
+@inline
+function scanEight(d: i32, table: usize, entries: i32, x: usize, at: usize): void {
+  const x00 = v128.load(x)
+  const x01 = v128.load(x, 16)
+  const x10 = d > 1 ? v128.load(x, 32) : x00
+  const x11 = d > 1 ? v128.load(x, 48) : x01
+  const x20 = d > 2 ? v128.load(x, 64) : x00
+  const x21 = d > 2 ? v128.load(x, 80) : x01
+  const x30 = d > 3 ? v128.load(x, 96) : x00
+  const x31 = d > 3 ? v128.load(x, 112) : x01
+  const x40 = d > 4 ? v128.load(x, 128) : x00
+  const x41 = d > 4 ? v128.load(x, 144) : x01
+  const x50 = d > 5 ? v128.load(x, 160) : x00
+  const x51 = d > 5 ? v128.load(x, 176) : x01
+  const x60 = d > 6 ? v128.load(x, 192) : x00
+  const x61 = d > 6 ? v128.load(x, 208) : x01
+  const x70 = d > 7 ? v128.load(x, 224) : x00
+  const x71 = d > 7 ? v128.load(x, 240) : x01
+  const far = f32x4.splat(Infinity)
+  let least0 = far
+  let least1 = far
+  let found0 = i32x4.splat(0)
+  let found1 = found0
+  for (let i = 0; i < entries; i++, table += entrySize(d)) {
+    let c = v128.load32_splat(table, 4)
+    const half = v128.load32_splat(table)
+    let s0 = less(x00, c, half)
+    let s1 = less(x01, c, half)
+    if (d > 1) {
+      c = v128.load32_splat(table, 8)
+      s0 = less(x10, c, s0)
+      s1 = less(x11, c, s1)
+    }
+    if (d > 2) {
+      c = v128.load32_splat(table, 12)
+      s0 = less(x20, c, s0)
+      s1 = less(x21, c, s1)
+    }
+    if (d > 3) {
+      c = v128.load32_splat(table, 16)
+      s0 = less(x30, c, s0)
+      s1 = less(x31, c, s1)
+    }
+    if (d > 4) {
+      c = v128.load32_splat(table, 20)
+      s0 = less(x40, c, s0)
+      s1 = less(x41, c, s1)
+    }
+    if (d > 5) {
+      c = v128.load32_splat(table, 24)
+      s0 = less(x50, c, s0)
+      s1 = less(x51, c, s1)
+    }
+    if (d > 6) {
+      c = v128.load32_splat(table, 28)
+      s0 = less(x60, c, s0)
+      s1 = less(x61, c, s1)
+    }
+    if (d > 7) {
+      c = v128.load32_splat(table, 32)
+      s0 = less(x70, c, s0)
+      s1 = less(x71, c, s1)
+    }
+    const index = i32x4.splat(i)
+    found0 = v128.bitselect(index, found0, f32x4.lt(s0, least0))
+    found1 = v128.bitselect(index, found1, f32x4.lt(s1, least1))
+    least0 = f32x4.pmin(least0, s0)
+    least1 = f32x4.pmin(least1, s1)
+  }
+  v128.store(at, found0)
+  v128.store(at, found1, 16)
+}
+
+/** Lengths that it knows: 1 to 8. */
+function searchEight(d: i32, table: usize, entries: i32, x: usize, at: usize): void {
+  switch (d) {
+    case 1:
+      scanEight(1, table, entries, x, at)
+      return
+    case 2:
+      scanEight(2, table, entries, x, at)
+      return
+    case 3:
+      scanEight(3, table, entries, x, at)
+      return
+    case 4:
+      scanEight(4, table, entries, x, at)
+      return
+    case 5:
+      scanEight(5, table, entries, x, at)
+      return
+    case 6:
+      scanEight(6, table, entries, x, at)
+      return
+    case 7:
+      scanEight(7, table, entries, x, at)
+      return
+    default:
+      scanEight(8, table, entries, x, at)
+  }
+}
+
 function scanLong(d: i32, table: usize, entries: i32, x: usize): v128 {
   let least = f32x4.splat(Infinity)
   let found = i32x4.splat(0)
@@ -148,32 +255,39 @@ export function nearest(
 ): void {
   const side = scratch + thread * room
   const at = side + 256
+  const together = wide && d <= 8 && !load<usize>(table - 4) ? 8 : 4
+  const line = <usize>together << 2
   const squares = side + room - SQUARES
   const stride = <usize>d << 2
   const tasks = (n + TASK - 1) / TASK
   for (let task = take(); task < tasks; task = take()) {
     const last = min(n, (task + 1) * TASK)
-    for (let i = task * TASK; i < last; i += 4) {
-      for (let lane = 0; lane < 4; lane++) {
+    for (let i = task * TASK; i < last; i += together) {
+      for (let lane = 0; lane < together; lane++) {
         const p = x + <usize>min(i + lane, last - 1) * stride
-        for (let e = 0; e < d; e++) {
-          store<f32>(side + (<usize>e << 4) + (<usize>lane << 2), load<f32>(p + (<usize>e << 2)))
+        let to = side + (<usize>lane << 2)
+        for (let e = 0; e < d; e++, to += line) store<f32>(to, load<f32>(p + (<usize>e << 2)))
+      }
+      if (together == 8) searchEight(d, table, entries, side, at)
+      else v128.store(at, searchNear(d, table, entries, side, squares))
+      for (let lane = 0; lane < min(together, last - i); lane += 4) {
+        const some = min(4, last - i - lane)
+        const first = i + lane
+        const found = at + (<usize>lane << 2)
+        for (let j = 0; j < some; j++) {
+          store<u16>(codes + (<usize>(first + j) << 1), <u16>load<i32>(found + (<usize>j << 2)))
         }
-      }
-      v128.store(at, searchNear(d, table, entries, side, squares))
-      const some = min(4, last - i)
-      for (let lane = 0; lane < some; lane++) {
-        store<u16>(codes + (<usize>(i + lane) << 1), <u16>load<i32>(at + (<usize>lane << 2)))
-      }
-      if (!distances) continue
-      let s = f32x4.splat(0)
-      for (let e = 0; e < d; e++) {
-        const c = f32x4.sub(v128.load(side + (<usize>e << 4)), entries4(d, table, at, e))
-        s = f32x4.add(s, f32x4.mul(c, c))
-      }
-      v128.store(at, s)
-      for (let lane = 0; lane < some; lane++) {
-        store<f32>(distances + (<usize>(i + lane) << 2), load<f32>(at + (<usize>lane << 2)))
+        if (!distances) continue
+        let s = f32x4.splat(0)
+        let from = side + (<usize>lane << 2)
+        for (let e = 0; e < d; e++, from += line) {
+          const c = f32x4.sub(v128.load(from), entries4(d, table, found, e))
+          s = f32x4.add(s, f32x4.mul(c, c))
+        }
+        v128.store(found, s)
+        for (let j = 0; j < some; j++) {
+          store<f32>(distances + (<usize>(first + j) << 2), load<f32>(found + (<usize>j << 2)))
+        }
       }
     }
   }

@@ -8,6 +8,8 @@ export interface Device {
   readonly threads: number
   /** Whether the module is the one with relaxed SIMD. */
   readonly relaxed: boolean
+  /** Whether two operations of 128 bits become one (wide.ts). */
+  readonly wide: boolean
   /** Whether products of bytes are best summed in 32 bits at once (assembly/dots-narrow.ts). */
   readonly longSums: boolean
   /** Rows of a packed panel (assembly/tile.ts). */
@@ -54,6 +56,7 @@ export function createDevice(memory: Memory, threads: Threads, relaxed: boolean)
     memory,
     threads: threads.count,
     relaxed,
+    wide: threads.wide,
     longSums: relaxed && threads.call('longProbe', false, [255, 127]) !== SATURATED,
     panelRows: threads.call('panelRows', false, []),
     run: (name, work, ...args) => threads.call(name, work > SMALL, args),

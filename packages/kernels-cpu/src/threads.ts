@@ -18,6 +18,7 @@ import { startThread, type Thread } from './spawn.ts'
 export interface Threads {
   /** How many, the caller included. */
   readonly count: number
+  readonly wide: boolean
   /** Calls an export on every thread, or on the caller alone. Returns what the caller's call did. */
   call(name: string, together: boolean, args: readonly number[]): number
   stop(): void
@@ -73,7 +74,7 @@ export async function startThreads(
     for (const worker of workers.splice(0)) worker.stop()
   }
 
-  return { count, call, stop }
+  return { count, wide, call, stop }
 }
 
 /** A page's main thread must not sleep; there it goes on spinning. */

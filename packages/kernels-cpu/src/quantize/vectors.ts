@@ -37,9 +37,14 @@ const CELL = 64
 const MOST_CELLS = 512
 const SQUARES = MOST_CELLS * 4
 
-/** Entries from which on cells pay: the longer the vectors, the more of them reach into one another. */
-const fewest = (length: number): number =>
-  length < 4 || length > 8 ? Number.POSITIVE_INFINITY : length <= 6 ? 1024 : 2048
+/**
+ * Entries from which on cells pay: the longer the vectors, the more of them reach into one another. Four times as
+ * many where all entries are searched for eight vectors at a time.
+ */
+const fewest = (length: number, together: 4 | 8): number =>
+  length < 4 || length > 8
+    ? Number.POSITIVE_INFINITY
+    : (length <= 6 ? 1024 : 2048) * (together / 4) ** 2
 
 /** As assembly/later.ts has it: errors twice, a panel. */
 const LATER_ROOM = 2 * BLOCK * ROWS * 4 + 64 + BLOCK * 64 * 4 + 192
@@ -56,12 +61,12 @@ export function vectorOperations(device: Device): Operations {
    * A table [entries, d] with half of each entry's square before it (assembly/nearest.ts). For many searches
    * (`vectors`) in a large one its cells are made too, and their address put before the table.
    */
-  function pack(name: string, table: Tensor, vectors = 0): number {
+  function pack(name: string, table: Tensor, vectors = 0, together: 4 | 8 = 4): number {
     const { rows, columns } = table
     const at = device.room(name, TABLE_HEADER + rows * (columns + 1) * 4) + TABLE_HEADER
     device.run('packVectors', 0, at, own(table).at, rows, columns)
     const count = Math.min(MOST_CELLS, Math.floor(rows / CELL / 4) * 4)
-    const pays = rows >= fewest(columns) && vectors >= 8 * count
+    const pays = rows >= fewest(columns, together) && vectors >= 8 * count
     memory.u32[at / 4 - 1] = pays ? makeCells(name, at, rows, columns, count) : 0
     return at
   }
@@ -174,7 +179,7 @@ export function vectorOperations(device: Device): Operations {
       const { rows: entries, columns: d } = expect(table, table.rows, x.columns, 'the table')
       const out = expect(codes, x.rows, 1, 'codes', 'u16').at
       const lengths = distances ? expect(distances, x.rows, 1, 'distances').at : 0
-      const packed = pack('table', table, x.rows)
+      const packed = pack('table', table, x.rows, device.wide ? 8 : 4)
       const scratch = device.roomPerThread('nearest', 256 + 64 + SQUARES)
       const work = x.rows * d * entries
       device.run(
