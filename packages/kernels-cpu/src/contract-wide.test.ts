@@ -1,5 +1,5 @@
+import { spawnSync } from 'node:child_process'
 import { setFlagsFromString } from 'node:v8'
-import { seededRandom } from '@lowbit/core'
 import { describeKernels } from '@lowbit/testing'
 import { expect, it } from 'vitest'
 import { cpu } from './cpu.ts'
@@ -14,18 +14,30 @@ describeKernels(`cpu, relaxed, wide: ${wide}, 1 thread`, () =>
   cpu({ threads: 1, strict: false, wide: true }),
 )
 
-it.for([true, false])('gives the same bits as vectors of 128 bits, strict: %s', async (strict) => {
-  const random = seededRandom(7)
-  const [m, n, k] = [37, 83, 301]
-  const values = (count: number) => Float32Array.from({ length: count }, () => random() - 0.5)
-  const [a, b] = [values(m * k), values(n * k)]
-  const results: Float32Array[] = []
-  for (const wide of [false, true]) {
-    const kernels = await cpu({ threads: 1, strict, wide })
-    const out = kernels.tensor(m, n)
-    kernels.multiply(out, kernels.upload(a, m, k), kernels.upload(b, n, k))
-    results.push(await kernels.read(out))
-    kernels.dispose()
-  }
-  expect(results[1]).toEqual(results[0])
+// Code that is compiled stays as it is, so that each way has a process of its own.
+it.for([true, false])('gives the same bits as vectors of 128 bits, strict: %s', (strict) => {
+  const results = [false, true].map((wide) => {
+    const url = new URL('./index.ts', import.meta.url).href
+    const program = `
+      const { cpu } = await import(${JSON.stringify(url)})
+      const kernels = await cpu({ threads: 1, strict: ${strict}, wide: ${wide} })
+      const values = (n) => Float32Array.from({ length: n }, (_, i) => Math.sin(i * 0.37) + Math.cos(i * i * 0.11))
+      const [m, n, k] = [37, 83, 301]
+      const out = kernels.tensor(m, n)
+      kernels.multiply(out, kernels.upload(values(m * k), m, k), kernels.upload(values(n * k), n, k))
+      const codes = kernels.tensor(99, 1, 'u16')
+      kernels.nearest(codes, kernels.upload(values(99 * 8), 99, 8), kernels.upload(values(256 * 8), 256, 8))
+      console.log(kernels.variant)
+      console.log(Buffer.from((await kernels.read(out)).buffer).toString('base64'))
+      console.log((await kernels.readCodes(codes)).join())`
+    const run = spawnSync(
+      process.execPath,
+      ['--no-liftoff', '--input-type=module', '-e', program],
+      { encoding: 'utf8', timeout: 60_000 },
+    )
+    expect(run.stderr).toBe('')
+    return run.stdout.split('\n')
+  })
+  expect(results[1][0].includes('256 bits')).toBe(wide)
+  expect(results[1].slice(1)).toEqual(results[0].slice(1))
 })
