@@ -11,7 +11,8 @@ export type ModelTunerPlugin = TunerPlugin<TuneModel, Tuned>
 export const endToEnd = definePlugin(
   {
     name: 'end-to-end',
-    summary: 'scales, codebooks and norms by KL to the original’s next-token distributions',
+    summary:
+      'scales, norms and, if asked, codebooks by KL to the original’s next-token distributions',
     source: 'VPTQ, 2409.17066, section 4.1 (end-to-end fine-tuning); Adam, 1412.6980',
     options: z.object({
       steps: z.int().min(1).max(1_000_000).default(64).describe('windows that are learned from'),
@@ -25,8 +26,10 @@ export const endToEnd = definePlugin(
         .number()
         .min(0)
         .max(1)
-        .default(0.003)
-        .describe('largest change of an entry of a table, in root mean squares of its table'),
+        .default(0)
+        .describe(
+          'largest change of an entry of a table, in root mean squares of its table; 0: tables stay',
+        ),
       length: z.int().min(2).max(1_000_000).default(512).describe('tokens of a window'),
     }),
   },
