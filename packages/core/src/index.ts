@@ -64,6 +64,7 @@ export * from './plugins/linear.ts'
 export * from './plugins/quantizer.ts'
 export * from './plugins/transform.ts'
 export { seededRandom, seedFor } from './random.ts'
+export { sampleLogits } from './sampling/sample-logits.ts'
 export { assertFinite } from './scalar/finite.ts'
 export {
   type GridName,
