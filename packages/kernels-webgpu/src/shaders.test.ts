@@ -1,6 +1,6 @@
 /** Every shader compiles and every pipeline is made, on Dawn's null backend, which needs no GPU and runs nothing. */
 
-import { type Kernels, seededRandom } from '@lowbit/core'
+import { type Kernels, normalFloatGrid, seededRandom, unsignedGrid } from '@lowbit/core'
 import { denseSamples, scalarSamples, structuredSamples, thinSamples } from '@lowbit/testing'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type WebGpuKernels, webgpu } from './index.ts'
@@ -82,6 +82,22 @@ describe.skipIf(!dawn)(title, () => {
     kernels.times(t(2, 2), t(2, 2))
     kernels.transpose(t(3, 9), t(5, 3))
     await kernels.distance(t(4, 4), t(4, 4), t(4, 4))
+    await settle(kernels)
+  })
+
+  it('quantize', async () => {
+    const t = (rows: number, columns: number) => kernels.tensor(rows, columns)
+    for (const grid of [unsignedGrid(4), normalFloatGrid(4)]) {
+      const codes = kernels.tensor(5, 70, 'u8')
+      const rounding = { grid, blockRows: 1, blockColumns: 32 }
+      const [w, s, h] = [t(5, 70), t(5, 3), t(70, 70)]
+      const search = { candidates: 3, step: 0.1 }
+      const fit = { ...rounding, search, asymmetric: false, scaleType: 'f16' } as const
+      kernels.fit(s, undefined, w, { ...fit, importance: t(1, 70) })
+      kernels.round(codes, w, w, s, undefined, rounding)
+      kernels.feedback(codes, w, h, s, undefined, { ...rounding, from: 0, to: 70 })
+      kernels.descend(codes, t(5, 70), w, h, s, undefined, { ...rounding, damping: 0.1 })
+    }
     await settle(kernels)
   })
 

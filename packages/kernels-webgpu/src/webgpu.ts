@@ -7,6 +7,7 @@ import { decoderOperations } from './decoder/operations.ts'
 import { findAdapter, findGpu } from './gpu/adapter.ts'
 import { createDevice } from './gpu/device.ts'
 import { missing } from './missing.ts'
+import { quantizeOperations } from './quantize/operations.ts'
 import { tensorOperations } from './tensors.ts'
 import { weightOperations } from './weights/operations.ts'
 
@@ -64,19 +65,11 @@ export async function webgpu(options: WebGpuOptions = {}): Promise<WebGpuKernels
     ...algebraOperations(device),
     ...decoderOperations(device),
     ...distributionOperations(device),
+    ...quantizeOperations(device),
     ...missing(
-      ...([
-        'fit',
-        'fitTables',
-        'decodeCodes',
-        'sumByCode',
-        'round',
-        'feedback',
-        'descend',
-      ] as const),
-      ...(['nearest', 'clusterSums', 'cluster', 'neighbours', 'feedbackVectors'] as const),
-      ...(['decodeVectors', 'scatterVectors', 'descendVectors'] as const),
-      ...(['normGradient', 'activateGradient', 'attentionGradient'] as const),
+      ...(['fitTables', 'decodeCodes', 'sumByCode', 'nearest', 'clusterSums', 'cluster'] as const),
+      ...(['neighbours', 'feedbackVectors', 'decodeVectors', 'scatterVectors'] as const),
+      ...(['descendVectors', 'normGradient', 'activateGradient', 'attentionGradient'] as const),
     ),
     dispose() {
       device.dispose()
