@@ -27,6 +27,7 @@ export const BROWSER: readonly string[] = [
   'palettize',
   'quantizer-vptq',
   'quantizer-gptvq',
+  'kernels-webgpu',
 ]
 
 export function allowed(from: string): readonly string[] {

@@ -24,6 +24,8 @@ export interface KernelsRequest {
 export const DEVICES: Readonly<Record<string, (request: KernelsRequest) => Promise<Kernels>>> = {
   // A process of our own may set the engine's flags.
   cpu: (request) => cpu({ ...request, wide: true }),
+  // Loaded when asked for; says what to install where the module webgpu is missing.
+  webgpu: async () => (await import('@lowbit/kernels-webgpu')).webgpu(),
 }
 
 export const DEFAULT_DEVICE = 'cpu'

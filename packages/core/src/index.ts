@@ -66,6 +66,7 @@ export * from './plugins/training.ts'
 export * from './plugins/transform.ts'
 export * from './plugins/tuner.ts'
 export { seededRandom, seedFor } from './random.ts'
+export { sampleLogits } from './sampling/sample-logits.ts'
 export { assertFinite } from './scalar/finite.ts'
 export {
   type GridName,

@@ -17,24 +17,23 @@ export async function measureSpeed(kernels: Kernels): Promise<Speed> {
   return {
     gflops: await denseSpeed(kernels, 512),
     int4Gflops: await vectorSpeed(kernels, 2048),
-    memoryBytesPerSecond: memorySpeed(),
+    memoryBytesPerSecond: kernels.name === 'webgpu' ? await copySpeed(kernels) : memorySpeed(),
   }
 }
 
 const MEASURED_MS = 400
 
-/** Calls per second, after a warm-up. */
+/** Calls per second, after a warm-up. Twice as many at a time until they take long enough: a GPU is only then waited for. */
 async function rate(call: () => void, settle: () => Promise<unknown>): Promise<number> {
   call()
   await settle()
-  const started = performance.now()
-  let calls = 0
-  while (performance.now() - started < MEASURED_MS) {
-    call()
-    calls++
+  for (let calls = 1; ; calls *= 2) {
+    const started = performance.now()
+    for (let i = 0; i < calls; i++) call()
+    await settle()
+    const taken = performance.now() - started
+    if (taken >= MEASURED_MS) return calls / (taken / 1000)
   }
-  await settle()
-  return calls / ((performance.now() - started) / 1000)
 }
 
 async function denseSpeed(kernels: Kernels, size: number): Promise<number> {
@@ -83,4 +82,15 @@ function memorySpeed(): number {
     copies++
   }
   return (copies * 2 * from.byteLength) / ((performance.now() - started) / 1000)
+}
+
+/** The device's own copy of tensors larger than caches. */
+async function copySpeed(kernels: Kernels): Promise<number> {
+  const [x, out] = [kernels.tensor(4096, 4096), kernels.tensor(4096, 4096)]
+  const perSecond = await rate(
+    () => kernels.copy(out, x),
+    () => kernels.read(kernels.rows(out, 0, 1)),
+  )
+  kernels.free(x, out)
+  return perSecond * 2 * 4 * 4096 ** 2
 }

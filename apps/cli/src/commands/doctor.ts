@@ -1,6 +1,7 @@
 /** lowbit doctor */
 
 import os from 'node:os'
+import type { Kernels } from '@lowbit/core'
 import type { Command } from 'commander'
 import { wasmFeatures } from '../checkup/features.ts'
 import { type Check, checkDemo, checkMatrices } from '../checkup/results.ts'
@@ -17,6 +18,12 @@ export function define(command: Command, run: (action: Action) => Promise<void>)
   command.action((flags: DeviceFlags) => run((session) => examine(flags, session)))
 }
 
+/** What kernels of a GPU say beyond the rest. */
+interface GpuFacts {
+  readonly adapter: string
+  readonly features: readonly string[]
+}
+
 async function examine(flags: DeviceFlags, session: Session): Promise<void> {
   const features = wasmFeatures()
   const checks: Check[] = [
@@ -31,10 +38,11 @@ async function examine(flags: DeviceFlags, session: Session): Promise<void> {
     freeMemoryBytes: os.freemem(),
   }
   const strict = await session.kernels(flags, true)
-  const relaxed = await session.kernels(flags, false)
+  // A GPU has one set of kernels, which is not strict.
+  const relaxed = strict.strict ? await session.kernels(flags, false) : strict
   const progress = session.progress('checking')
   try {
-    for (const kernels of [strict, relaxed]) {
+    for (const kernels of new Set([strict, relaxed])) {
       progress.update(kernels === strict ? 0.1 : 0.4, kernels.variant)
       const found = [
         ...(await attempt('products', () => checkMatrices(kernels))),
@@ -50,11 +58,17 @@ async function examine(flags: DeviceFlags, session: Session): Promise<void> {
     progress.end()
   }
   const speed = await measureSpeed(relaxed)
+  const gpu = 'adapter' in relaxed ? (relaxed as Kernels & GpuFacts) : undefined
   const healthy = checks.every(({ ok }) => ok)
   session.result({
     healthy,
     ...machine,
-    features,
+    features: gpu?.features ?? features,
+    ...(gpu && { adapter: gpu.adapter }),
+    passed: checks.filter(({ ok }) => ok).length,
+    failed: checks.filter(({ ok }) => !ok).length,
+    gigabytesPerSecond: speed.memoryBytesPerSecond / 1e9,
+    gigaflops: speed.gflops,
     kernels: { strict: strict.variant, fast: relaxed.variant },
     speed,
     checks,
@@ -65,6 +79,7 @@ async function examine(flags: DeviceFlags, session: Session): Promise<void> {
       ['system', machine.system],
       ['processor', `${machine.processor}, ${machine.cores} cores`],
       ['memory', `${bytes(machine.memoryBytes)}, ${bytes(machine.freeMemoryBytes)} free`],
+      ...(gpu ? [['adapter', gpu.adapter] as const] : []),
       ['relaxed SIMD', yes(features.relaxedSimd)],
       ['threads', features.sharedMemory ? 'yes' : 'no: everything runs on one thread'],
       ['kernels', `${relaxed.name}: ${relaxed.variant}; ${strict.variant} for quantizing`],

@@ -1,10 +1,16 @@
 /** lowbit methods */
 
-import { type Format, type Kernels, NAMED_GRIDS, type QuantizerPlugin } from '@lowbit/core'
+import {
+  type Format,
+  type Kernels,
+  LowbitError,
+  NAMED_GRIDS,
+  type QuantizerPlugin,
+} from '@lowbit/core'
 import type { Command } from 'commander'
 import { allowedValues, describeFlags } from '../flags/from-schema.ts'
 import { type Compatibility, findCompatibility } from '../inspection/compatibility.ts'
-import { DEVICES, FORMATS, QUANTIZERS } from '../plugins.ts'
+import { DEFAULT_DEVICE, DEVICES, FORMATS, QUANTIZERS } from '../plugins.ts'
 import type { Action } from '../program.ts'
 import type { Session } from '../session.ts'
 import { paint } from '../terminal/style.ts'
@@ -23,8 +29,14 @@ export function define(command: Command, run: (action: Action) => Promise<void>)
 
 async function listMethods(flags: Flags, session: Session): Promise<void> {
   const devices = new Map<string, Kernels>()
-  for (const device of Object.keys(DEVICES)) {
-    devices.set(device, await session.kernels({ device, threads: 1 }, true))
+  // A README's table is the same on every machine, whatever GPU is in it.
+  for (const device of flags.markdown ? [DEFAULT_DEVICE] : Object.keys(DEVICES)) {
+    try {
+      devices.set(device, await session.kernels({ device, threads: 1 }, true))
+    } catch (error) {
+      if (!(error instanceof LowbitError && error.code === 'no-device')) throw error
+      if (!session.json) session.note(`${device} is left out: ${error.message}`)
+    }
   }
   const matrix = await findCompatibility(QUANTIZERS, FORMATS, devices)
   session.result({

@@ -1,9 +1,14 @@
 /** A decoder's small operations. */
 
-import { type AttentionShape, type Kernels, LowbitError, type Tensor } from '@lowbit/core'
+import {
+  type AttentionShape,
+  type Kernels,
+  LowbitError,
+  sampleLogits,
+  type Tensor,
+} from '@lowbit/core'
 import type { Device } from '../device.ts'
 import { expect, own } from '../tensors.ts'
-import { sampleLogits } from './sample.ts'
 
 type Operations = Pick<
   Kernels,

@@ -1,6 +1,6 @@
 /** Draws a token from logits. */
 
-import type { SampleOptions } from '@lowbit/core'
+import type { SampleOptions } from '../plugins/kernels.ts'
 
 /**
  * Softmax at a temperature over the `topK` largest logits (0: all), of which the fewest whose

@@ -1,0 +1,14 @@
+/** The contract of kernels on a real adapter; `npm run test:webgpu` chooses the driver. */
+
+import { describeKernels } from '@lowbit/testing'
+import { webgpu } from '../src/index.ts'
+
+const YET = 'no kernel yet for'
+
+describeKernels('webgpu', () => webgpu(), {
+  skip: {
+    tables: `${YET} fitTables, decodeCodes, sumByCode`,
+    vectors: `${YET} nearest, cluster, feedbackVectors and what belongs to them`,
+    gradients: `${YET} normGradient, activateGradient, attentionGradient`,
+  },
+})

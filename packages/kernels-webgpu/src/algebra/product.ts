@@ -1,0 +1,147 @@
+/** Dense products of matrices anywhere in memory: 64 × 64 outputs a workgroup, 4 × 4 a thread. */
+
+import type { Device, Span } from '../gpu/device.ts'
+import type { Shader } from '../gpu/shader.ts'
+
+/** Element (i, j) of a matrix lies at `at + i · row + j · column` of its span. */
+export interface Strided {
+  readonly span: Span
+  readonly at?: number
+  readonly row: number
+  readonly column: number
+}
+
+export interface Product {
+  readonly out: Strided
+  readonly a: Strided
+  readonly b: Strided
+  readonly rows: number
+  readonly columns: number
+  readonly depth: number
+  /** Default 1. */
+  readonly factor?: number
+  /** What `out` held times this is added; default 0. */
+  readonly keep?: number
+}
+
+export const TILE = 64
+export const DEPTH = 16
+
+/**
+ * out[i, j] = keep · out[i, j] + factor · Σ_k a(i, k) · b(k, j), with `a_value` and `b_value` from `source`. What is
+ * outside the matrices counts as zero. `fast` says which index of a side lies close together in memory.
+ */
+export function productCode(source: string, fast: { a: 'i' | 'k'; b: 'j' | 'k' }): string {
+  const place = (near: boolean) =>
+    near
+      ? `let across = e / ${DEPTH}u; let deep = e % ${DEPTH}u;`
+      : `let across = e % ${TILE}u; let deep = e / ${TILE}u;`
+  const four = [0, 1, 2, 3]
+  return `${source}
+var<workgroup> left: array<f32, ${TILE * DEPTH}>;
+var<workgroup> right: array<f32, ${TILE * DEPTH}>;
+@compute @workgroup_size(16, 16)
+fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) total: vec3u, @builtin(local_invocation_id) own: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let group = group_of(id, total);
+  if (group >= p.groups) { return; }
+  let across_tiles = (p.columns + ${TILE - 1}u) / ${TILE}u;
+  let top = (group / across_tiles) * ${TILE}u;
+  let start = (group % across_tiles) * ${TILE}u;
+  ${four.map((r) => `var sum${r} = vec4f();`).join(' ')}
+  for (var begin = 0u; begin < p.depth; begin += ${DEPTH}u) {
+    for (var e = lane; e < ${TILE * DEPTH}u; e += 256u) {
+      { ${place(fast.a === 'k')}
+        let i = top + across; let k = begin + deep;
+        var value = 0.0;
+        if (i < p.rows && k < p.depth) { value = a_value(i, k); }
+        left[deep * ${TILE}u + across] = value; }
+      { ${place(fast.b === 'k')}
+        let j = start + across; let k = begin + deep;
+        var value = 0.0;
+        if (j < p.columns && k < p.depth) { value = b_value(k, j); }
+        right[deep * ${TILE}u + across] = value; }
+    }
+    workgroupBarrier();
+    for (var k = 0u; k < ${DEPTH}u; k++) {
+      let at = k * ${TILE}u;
+      let b = vec4f(right[at + own.x], right[at + own.x + 16u], right[at + own.x + 32u], right[at + own.x + 48u]);
+      ${four.map((r) => `sum${r} += left[at + own.y * 4u + ${r}u] * b;`).join('\n      ')}
+    }
+    workgroupBarrier();
+  }
+  ${four
+    .map(
+      (r) => `{ let i = top + own.y * 4u + ${r}u;
+    if (i < p.rows) {
+      for (var c = 0u; c < 4u; c++) {
+        let j = start + own.x + c * 16u;
+        if (j < p.columns) { put(i, j, sum${r}[c]); }
+      }
+    } }`,
+    )
+    .join('\n  ')}
+}`
+}
+
+export const groupsOf = (rows: number, columns: number): number =>
+  Math.ceil(rows / TILE) * Math.ceil(columns / TILE)
+
+const shaders = new Map<string, Shader>()
+
+function productShader(fast: { a: 'i' | 'k'; b: 'j' | 'k' }): Shader {
+  const key = `product, ${fast.a} and ${fast.b} close together`
+  const known = shaders.get(key)
+  if (known) return known
+  const source = `
+fn a_value(i: u32, k: u32) -> f32 { return a[p.a_at + i * p.a_row + k * p.a_column]; }
+fn b_value(k: u32, j: u32) -> f32 { return b[p.b_at + k * p.b_row + j * p.b_column]; }
+fn put(i: u32, j: u32, sum: f32) {
+  let at = p.out_at + i * p.out_row + j * p.out_column;
+  var value = p.factor * sum;
+  if (p.keep != 0.0) { value += p.keep * out[at]; }
+  out[at] = value;
+}`
+  const shader: Shader = {
+    name: key,
+    reads: { a: 'f32', b: 'f32' },
+    writes: { out: 'f32' },
+    params: {
+      ...{ rows: 'u32', columns: 'u32', depth: 'u32', factor: 'f32', keep: 'f32' },
+      ...{ a_row: 'u32', a_column: 'u32', b_row: 'u32', b_column: 'u32' },
+      ...{ out_row: 'u32', out_column: 'u32' },
+    },
+    code: productCode(source, fast),
+  }
+  shaders.set(key, shader)
+  return shader
+}
+
+export function product(device: Device, { out, a, b, factor = 1, keep = 0, ...size }: Product) {
+  const fast = { a: a.column === 1 ? 'k' : 'i', b: b.column === 1 ? 'j' : 'k' } as const
+  const { rows, columns, depth } = size
+  device.run(
+    productShader(fast),
+    { a: part(a, rows, depth), b: part(b, depth, columns), out: part(out, rows, columns) },
+    {
+      ...{ rows, columns, depth, factor, keep },
+      ...{ a_row: a.row, a_column: a.column, b_row: b.row, b_column: b.column },
+      ...{ out_row: out.row, out_column: out.column },
+    },
+    groupsOf(rows, columns),
+  )
+}
+
+/** The numbers that a strided matrix reaches. */
+function part({ span, at = 0, row, column }: Strided, rows: number, columns: number): Span {
+  const length = Math.max(0, rows - 1) * row + Math.max(0, columns - 1) * column + 1
+  return { block: span.block, at: span.at + at, length: Math.min(length, span.length - at) }
+}
+
+/** A matrix whose rows are close together. */
+export const plain = (span: Span, columns: number, at = 0): Strided => ({
+  ...{ span, at, row: columns, column: 1 },
+})
+/** Its transpose. */
+export const turned = (span: Span, columns: number, at = 0): Strided => ({
+  ...{ span, at, row: 1, column: columns },
+})

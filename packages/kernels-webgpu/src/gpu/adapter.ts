@@ -1,0 +1,34 @@
+/** Where a GPU comes from: the browser, or Dawn (npm `webgpu`) in Node. */
+
+import { LowbitError } from '@lowbit/core'
+
+/** The `GPU` of the browser; in Node Dawn's, with its switches, such as `backend=null`. */
+export async function findGpu(switches: readonly string[] = []): Promise<GPU> {
+  const own = (globalThis as { navigator?: { gpu?: GPU } }).navigator?.gpu
+  if (own && switches.length === 0) return own
+  let dawn: typeof import('webgpu')
+  try {
+    dawn = await import('webgpu')
+  } catch (cause) {
+    throw new LowbitError(
+      'no-device',
+      'this engine has no WebGPU: in Node install it with `npm install webgpu`; in browsers see https://caniuse.com/webgpu',
+      { cause },
+    )
+  }
+  Object.assign(globalThis, dawn.globals)
+  return dawn.create([...switches])
+}
+
+/** An adapter, or an error that says what there is none of. */
+export async function findAdapter(
+  gpu: GPU,
+  options: GPURequestAdapterOptions = {},
+): Promise<GPUAdapter> {
+  const adapter = await gpu.requestAdapter({ powerPreference: 'high-performance', ...options })
+  if (adapter) return adapter
+  throw new LowbitError(
+    'no-device',
+    'WebGPU found no adapter: a graphics driver with Vulkan, Metal or Direct3D 12 is needed',
+  )
+}

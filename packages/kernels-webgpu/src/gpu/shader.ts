@@ -1,0 +1,99 @@
+/** Shaders as data: what they bind, their parameters, and their WGSL. */
+
+export type Element = 'f32' | 'u32'
+
+export interface Shader {
+  readonly name: string
+  /** Buffers in the order of their bindings. A buffer is an input or an output of a dispatch, never both. */
+  readonly reads: Readonly<Record<string, Element>>
+  readonly writes: Readonly<Record<string, Element>>
+  readonly params: Readonly<Record<string, Element | 'i32'>>
+  /** Everything after the declarations: functions, workgroup memory, `main`. */
+  readonly code: string
+}
+
+/** Threads of a workgroup, unless a shader says otherwise: what every device must offer is 256. */
+export const LANES = 64
+
+/**
+ * The whole module. Each buffer `x` has a parameter `x_at`, the index of its first element, because bindings
+ * start at multiples of 256 bytes and views of rows don't. Workgroups are counted along two dimensions (65,535 is
+ * the most along one): `group_of` numbers them, and those from `p.groups` on have nothing to do.
+ */
+export function wgsl({ reads, writes, params, code }: Shader): string {
+  const buffers = [...Object.keys(reads), ...Object.keys(writes)]
+  const fields = [
+    'groups: u32',
+    ...buffers.map((name) => `${name}_at: u32`),
+    ...Object.entries(params).map(([name, type]) => `${name}: ${type}`),
+  ]
+  const bindings = [
+    ...Object.entries(reads).map(([name, type]) => `var<storage, read> ${name}: array<${type}>;`),
+    ...Object.entries(writes).map(
+      ([name, type]) => `var<storage, read_write> ${name}: array<${type}>;`,
+    ),
+  ]
+  return [
+    `struct Params { ${fields.join(', ')} }`,
+    '@group(0) @binding(0) var<uniform> p: Params;',
+    ...bindings.map((text, i) => `@group(0) @binding(${i + 1}) ${text}`),
+    'fn group_of(id: vec3u, count: vec3u) -> u32 { return id.y * count.x + id.x; }',
+    code,
+  ].join('\n')
+}
+
+/** `body` for each i below `p.count`: one thread an element. */
+export function elementwise(
+  name: string,
+  parts: Omit<Shader, 'name' | 'code'> & { readonly body: string; readonly functions?: string },
+): Shader {
+  const { reads, writes, params, body, functions = '' } = parts
+  return {
+    ...{ name, reads, writes, params: { count: 'u32', ...params } },
+    code: `${functions}
+@compute @workgroup_size(${LANES})
+fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) total: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let i = group_of(id, total) * ${LANES}u + lane;
+  if (i >= p.count) { return; }
+  ${body}
+}`,
+  }
+}
+
+/** `body` once for each group of `lanes` threads, with `group`, `lane`, and `total_of`, `most_of` over its threads. */
+export function groupwise(
+  name: string,
+  parts: Omit<Shader, 'name' | 'code'> & {
+    readonly body: string
+    readonly functions?: string
+    readonly lanes?: number
+  },
+): Shader {
+  const { reads, writes, params, body, functions = '', lanes = LANES } = parts
+  const reduce = (name: string, combine: (a: string, b: string) => string): string => `
+fn ${name}(lane: u32, value: f32) -> f32 {
+  reduced[lane] = value;
+  workgroupBarrier();
+  for (var half = ${lanes / 2}u; half > 0u; half >>= 1u) {
+    if (lane < half) { reduced[lane] = ${combine('reduced[lane]', 'reduced[lane + half]')}; }
+    workgroupBarrier();
+  }
+  let result = reduced[0];
+  workgroupBarrier();
+  return result;
+}`
+  return {
+    ...{ name, reads, writes, params },
+    code: `const lanes = ${lanes}u;
+var<workgroup> reduced: array<f32, ${lanes}>;
+${reduce('total_of', (a, b) => `${a} + ${b}`)}
+${reduce('most_of', (a, b) => `max(${a}, ${b})`)}
+${functions}
+@compute @workgroup_size(${lanes})
+fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) total: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let group = group_of(id, total);
+  if (group >= p.groups) { return; }
+  ${body}
+}`,
+  }
+}

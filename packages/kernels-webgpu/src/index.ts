@@ -1,0 +1,1 @@
+export { type WebGpuKernels, type WebGpuOptions, webgpu } from './webgpu.ts'

@@ -1,0 +1,16 @@
+/** Operations without a shader yet: each throws and says so. */
+
+import { type Kernels, LowbitError } from '@lowbit/core'
+
+export function missing<Name extends keyof Kernels>(...names: Name[]): Pick<Kernels, Name> {
+  const refuse = (name: string) => () => {
+    throw new LowbitError(
+      'not-supported',
+      `WebGPU has no kernel for ${name} yet; run it with --device cpu`,
+    )
+  }
+  return Object.fromEntries(names.map((name) => [name, refuse(name)])) as unknown as Pick<
+    Kernels,
+    Name
+  >
+}

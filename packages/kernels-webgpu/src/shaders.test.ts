@@ -1,0 +1,121 @@
+/** Every shader compiles and every pipeline is made, on Dawn's null backend, which needs no GPU and runs nothing. */
+
+import { type Kernels, normalFloatGrid, seededRandom, unsignedGrid } from '@lowbit/core'
+import { denseSamples, scalarSamples, structuredSamples, thinSamples } from '@lowbit/testing'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { type WebGpuKernels, webgpu } from './index.ts'
+
+const dawn = await import('webgpu').then(
+  () => true,
+  () => false,
+)
+
+/** Takes what has been recorded to the device, which throws what it refuses. */
+const settle = (kernels: Kernels) => kernels.read(kernels.tensor(1, 1))
+
+const title = dawn ? 'shaders' : 'shaders (skipped: the optional module webgpu is not installed)'
+
+describe.skipIf(!dawn)(title, () => {
+  let kernels: WebGpuKernels
+  beforeAll(async () => {
+    kernels = await webgpu({ switches: ['backend=null'] })
+  })
+  afterAll(() => kernels?.dispose())
+
+  it('decode every kind of matrix, for few rows, many rows and gathered ones', async () => {
+    const samples = [
+      ...scalarSamples(),
+      ...structuredSamples(),
+      ...thinSamples(),
+      ...denseSamples(),
+    ]
+    for (const { matrix, name } of samples) {
+      const weight = kernels.load(matrix)
+      for (const rows of [1, 2, 3, 4, 9]) {
+        const [x, out] = [kernels.tensor(rows, matrix.columns), kernels.tensor(rows, matrix.rows)]
+        kernels.matmul(out, x, weight)
+        kernels.free(x, out)
+      }
+      const rows = kernels.tensor(matrix.rows, matrix.columns)
+      kernels.gather(rows, weight)
+      kernels.free(rows)
+      kernels.unload(weight)
+      await expect(settle(kernels), name).resolves.toHaveLength(1)
+    }
+  })
+
+  it('do what a decoder does', async () => {
+    const t = (rows: number, columns: number) => kernels.tensor(rows, columns)
+    const shape = { heads: 4, keyValueHeads: 2, headSize: 8, scale: 1, start: 3 }
+    kernels.rmsNorm(t(3, 8), t(3, 8), t(1, 8), 1e-5)
+    kernels.layerNorm(t(3, 8), t(3, 8), t(1, 8), t(1, 8), 1e-5)
+    kernels.add(t(3, 8), t(3, 8))
+    kernels.rope(t(3, 32), t(9, 4), t(9, 4), 8, 2)
+    for (const kind of ['silu', 'gelu', 'gelu_erf', 'relu'] as const) {
+      kernels.activate(t(3, 8), t(3, 8), t(3, 8), kind)
+    }
+    kernels.attention(t(2, 32), t(2, 32), t(6, 16), t(6, 16), shape)
+    kernels.softmax(t(3, 8))
+    kernels.crossEntropy(t(3, 1), t(3, 8), Uint32Array.of(0, 1, 2))
+    kernels.divergence(t(3, 1), t(3, 8), t(3, 8))
+    kernels.crossEntropyGradient(t(3, 8), t(3, 8), Uint32Array.of(0, 1, 2), 1)
+    kernels.divergenceGradient(t(3, 8), t(3, 8), t(3, 8), 1)
+    await kernels.sample(t(1, 8), { temperature: 0, topK: 0, topP: 1, random: 0 })
+    await settle(kernels)
+  })
+
+  it('do the linear algebra of calibration', async () => {
+    const t = (rows: number, columns: number) => kernels.tensor(rows, columns)
+    const order = Uint32Array.from({ length: 70 }, (_, i) => 69 - i)
+    kernels.multiply(t(5, 7), t(5, 3), t(7, 3))
+    kernels.multiplyTransposed(t(5, 7), t(5, 3), t(3, 7), { accumulate: true })
+    kernels.gram(t(7, 7), t(5, 7), 1)
+    kernels.crossGram(t(3, 7), t(5, 3), t(5, 7), 1)
+    await kernels.factorInverse(t(70, 70), t(70, 70), 1, order)
+    kernels.diagonal(t(1, 7), t(7, 7))
+    kernels.permuteColumns(t(2, 70), t(2, 70), order)
+    kernels.columnMoments(t(4, 7), t(5, 7))
+    kernels.scale(t(5, 7), t(5, 7), { rows: t(5, 1), columns: t(1, 7), bias: t(1, 7) })
+    for (const block of [1, 2, 64]) {
+      kernels.rotate(t(3, 128), { block, signs: new Uint8Array(16) })
+    }
+    kernels.times(t(2, 2), t(2, 2))
+    kernels.transpose(t(3, 9), t(5, 3))
+    await kernels.distance(t(4, 4), t(4, 4), t(4, 4))
+    await settle(kernels)
+  })
+
+  it('quantize', async () => {
+    const t = (rows: number, columns: number) => kernels.tensor(rows, columns)
+    for (const grid of [unsignedGrid(4), normalFloatGrid(4)]) {
+      const codes = kernels.tensor(5, 70, 'u8')
+      const rounding = { grid, blockRows: 1, blockColumns: 32 }
+      const [w, s, h] = [t(5, 70), t(5, 3), t(70, 70)]
+      const search = { candidates: 3, step: 0.1 }
+      const fit = { ...rounding, search, asymmetric: false, scaleType: 'f16' } as const
+      kernels.fit(s, undefined, w, { ...fit, importance: t(1, 70) })
+      kernels.round(codes, w, w, s, undefined, rounding)
+      kernels.feedback(codes, w, h, s, undefined, { ...rounding, from: 0, to: 70 })
+      kernels.descend(codes, t(5, 70), w, h, s, undefined, { ...rounding, damping: 0.1 })
+    }
+    await settle(kernels)
+  })
+
+  it('that are wrong are an error with the shader’s words', async () => {
+    const { elementwise } = await import('./gpu/shader.ts')
+    const { createDevice } = await import('./gpu/device.ts')
+    const { findAdapter, findGpu } = await import('./gpu/adapter.ts')
+    const gpu = await findGpu(['backend=null'])
+    const device = createDevice(await (await findAdapter(gpu)).requestDevice(), 2 ** 30)
+    const parts = { reads: {}, writes: { out: 'f32' }, params: {} } as const
+    const wrong = elementwise('wrong', { ...parts, body: 'no_such_thing(i);' })
+    const out = device.allocate(4)
+    const random = seededRandom(1)
+    device.write(out, Float32Array.from({ length: 4 }, random))
+    await expect(async () => {
+      device.run(wrong, { out }, { count: 4 }, 1)
+      await device.read(out)
+    }).rejects.toThrow(/no_such_thing/)
+    device.dispose()
+  })
+})

@@ -1,0 +1,248 @@
+/** Weights in the device's memory, and products with them. */
+
+import {
+  decode,
+  isQuantized,
+  type Kernels,
+  LowbitError,
+  type Matrix,
+  type QuantizedMatrix,
+  type Stage,
+  validateMatrix,
+  type Weight,
+} from '@lowbit/core'
+import { groupsOf } from '../algebra/product.ts'
+import type { Device, Span } from '../gpu/device.ts'
+import { elementwise, groupwise } from '../gpu/shader.ts'
+import { checkOrder, expect } from '../tensors.ts'
+import { FEW_ROWS, gatherShader, matrixShader, OUTPUTS, vectorShader } from './shaders.ts'
+import { type Packed, packDense, packStage } from './words.ts'
+
+type Operations = Pick<Kernels, 'load' | 'unload' | 'matmul' | 'gather'>
+
+interface Part extends Omit<Packed, 'words'> {
+  readonly span: Span
+}
+
+interface Loaded {
+  readonly parts: readonly Part[]
+  /** Input feature of each stored column. */
+  readonly order?: Span
+  readonly columnScale?: Span
+  readonly columnBias?: Span
+}
+
+/** x as the stored columns want it: x[order[i]] · columnScale[order[i]]. */
+const arrange = elementwise('arrange', {
+  reads: { x: 'f32', order: 'u32', factors: 'f32' },
+  writes: { out: 'f32' },
+  params: { columns: 'u32', ordered: 'u32', scaled: 'u32' },
+  body: `
+  let row = i / p.columns;
+  var begin = i % p.columns;
+  if (p.ordered == 1u) { begin = order[p.order_at + begin]; }
+  var value = x[p.x_at + row * p.columns + begin];
+  if (p.scaled == 1u) { value *= factors[p.factors_at + begin]; }
+  out[p.out_at + i] = value;`,
+})
+
+/** A bias of columns adds Σ_k x[t, k] · bias[k] to all outputs of a row. */
+const addBias = groupwise('bias of columns', {
+  reads: { x: 'f32', bias: 'f32' },
+  writes: { out: 'f32' },
+  params: { columns: 'u32', rows: 'u32' },
+  body: `
+  var sum = 0.0;
+  for (var k = lane; k < p.columns; k += lanes) {
+    sum += x[p.x_at + group * p.columns + k] * bias[p.bias_at + k];
+  }
+  let shift = total_of(lane, sum);
+  for (var n = lane; n < p.rows; n += lanes) { out[p.out_at + group * p.rows + n] += shift; }`,
+})
+
+/** Rows of a gathered matrix get their columns' factors and biases. */
+const finish = elementwise('columns of gathered rows', {
+  reads: { factors: 'f32', bias: 'f32' },
+  writes: { out: 'f32' },
+  params: { columns: 'u32', scaled: 'u32', biased: 'u32' },
+  body: `
+  let k = i % p.columns;
+  var value = out[p.out_at + i];
+  if (p.scaled == 1u) { value *= factors[p.factors_at + k]; }
+  if (p.biased == 1u) { value += bias[p.bias_at + k]; }
+  out[p.out_at + i] = value;`,
+})
+
+export function weightOperations(device: Device): Operations {
+  const loaded = new Map<Weight, Loaded>()
+
+  function find(weight: Weight): Loaded {
+    const found = loaded.get(weight)
+    if (found) return found
+    throw new LowbitError('bad-tensor', 'the weight was unloaded, or belongs to other kernels')
+  }
+
+  /** Memory for one call, given back when its operations are recorded: what is recorded later runs later. */
+  function borrow<T>(length: number, work: (span: Span) => T): T {
+    const span = device.allocate(length)
+    try {
+      return work(span)
+    } finally {
+      device.release(span)
+    }
+  }
+
+  return {
+    load(matrix) {
+      if (isQuantized(matrix)) validateMatrix(matrix, 'the weight')
+      const { packed, variant } = plan(matrix)
+      const spans: Span[] = []
+      const add = (values: Uint32Array | Float32Array): Span => {
+        const span = device.allocate(values.length, values)
+        spans.push(span)
+        return span
+      }
+      try {
+        const parts = packed.map(({ words, ...rest }) => ({ ...rest, span: add(words) }))
+        const fused = isQuantized(matrix) && !variant.startsWith('dense') ? matrix : undefined
+        const { rows, columns } = matrix
+        const terms = {
+          order: fused?.order && add(fused.order),
+          columnScale: fused?.columnScale && add(fused.columnScale.values),
+          columnBias: fused?.columnBias && add(fused.columnBias.values),
+        }
+        const bytes = spans.reduce((sum, { length }) => sum + length * 4, 0)
+        const weight: Weight = { rows, columns, bytes, variant }
+        loaded.set(weight, { parts, ...terms })
+        return weight
+      } catch (error) {
+        for (const span of spans) device.release(span)
+        throw error
+      }
+    },
+
+    unload(weight) {
+      const { parts, order, columnScale, columnBias } = find(weight)
+      loaded.delete(weight)
+      for (const span of [...parts.map((part) => part.span), order, columnScale, columnBias]) {
+        if (span) device.release(span)
+      }
+    },
+
+    matmul(target, input, weight, { accumulate = false } = {}) {
+      const { parts, order, columnScale, columnBias } = find(weight)
+      const { rows, columns } = weight
+      const x = expect(input, input.rows, columns, 'x')
+      const out = expect(target, x.rows, rows, 'out')
+      const multiply = (arranged: Span): void => {
+        for (const [i, part] of parts.entries()) {
+          multiplyPart(device, part, out, arranged, x.rows, columns, accumulate || i > 0)
+        }
+      }
+      if (order || columnScale) {
+        borrow(x.length, (arranged) => {
+          const spans = { x, order: order ?? x, factors: columnScale ?? x, out: arranged }
+          const flags = { ordered: order ? 1 : 0, scaled: columnScale ? 1 : 0 }
+          const count = x.length
+          device.run(arrange, spans, { count, columns, ...flags }, Math.ceil(count / 64))
+          multiply(arranged)
+        })
+      } else multiply(x)
+      if (columnBias) device.run(addBias, { x, bias: columnBias, out }, { columns, rows }, x.rows)
+    },
+
+    gather(target, weight, picked) {
+      const { parts, order, columnScale, columnBias } = find(weight)
+      const { rows, columns } = weight
+      if (picked) checkOrder(picked, rows)
+      const lines = picked?.length ?? rows
+      const out = expect(target, lines, columns, 'out')
+      const flags = { some: picked ? 1 : 0, ordered: order ? 1 : 0 }
+      for (const [i, { layout, span, params, from }] of parts.entries()) {
+        if (i === 0 && (parts.length > 1 || params.depth < columns)) device.zero(out)
+        const count = lines * params.depth
+        const some = picked ? device.constant(picked) : span
+        device.run(
+          gatherShader(layout),
+          { w: span, picked: some, order: order ?? span, out },
+          {
+            ...params,
+            ...flags,
+            count,
+            out_row: columns,
+            begin: from,
+            keep: parts.length > 1 ? 1 : 0,
+          },
+          Math.ceil(count / 64),
+        )
+      }
+      if (columnScale || columnBias) {
+        const [factors, bias] = [columnScale ?? columnBias, columnBias ?? columnScale]
+        device.run(
+          finish,
+          { factors: factors!, bias: bias!, out },
+          {
+            ...{ count: out.length, columns },
+            ...{ scaled: columnScale ? 1 : 0, biased: columnBias ? 1 : 0 },
+          },
+          Math.ceil(out.length / 64),
+        )
+      }
+    },
+  }
+}
+
+function multiplyPart(
+  device: Device,
+  { layout, span, params, from }: Part,
+  out: Span,
+  x: Span,
+  tokens: number,
+  columns: number,
+  keep: boolean,
+): void {
+  const rows = params.rows
+  const shared = { x_row: columns, x_from: from, tokens, keep: keep ? 1 : 0 }
+  const spans = { x, w: span, out }
+  if (tokens <= FEW_ROWS) {
+    const groups = Math.ceil(rows / (layout.along === 'in' ? OUTPUTS : layout.length))
+    device.run(vectorShader(layout, tokens), spans, { ...params, ...shared }, groups)
+    return
+  }
+  const size = { rows: tokens, columns: rows }
+  device.run(matrixShader(layout), spans, { ...params, ...shared, ...size }, groupsOf(tokens, rows))
+}
+
+/** How a matrix is kept: fused where shaders decode all of it, dense otherwise, with the reason. */
+function plan(matrix: Matrix): { packed: Packed[]; variant: string } {
+  if (!isQuantized(matrix)) return { packed: [packDense(matrix)], variant: `dense ${matrix.type}` }
+  const reason = unfused(matrix)
+  const stages = reason ? [reason] : matrix.stages.map((stage) => pack(matrix, stage))
+  const failed = stages.find((stage) => typeof stage === 'string')
+  if (failed !== undefined) {
+    const { rows, columns } = matrix
+    const values = decode(matrix)
+    return {
+      packed: [packDense({ rows, columns, type: 'f32', values })],
+      variant: `dense f32: no fused kernel for ${failed}`,
+    }
+  }
+  const packed = stages as Packed[]
+  return { packed, variant: `${packed.map(nameOf).join(' + ')} × f32` }
+}
+
+const pack = ({ rows, columns, rowScale }: QuantizedMatrix, stage: Stage): Packed | string =>
+  packStage(stage, rows, columns, rowScale)
+
+function unfused({ stages, sparse, rotation }: QuantizedMatrix): string | undefined {
+  if (rotation) return 'rotations'
+  if (sparse) return 'sparse entries'
+  return stages.length === 0 ? 'a matrix without stages' : undefined
+}
+
+function nameOf({ layout, params }: Packed): string {
+  const { kind, bits, length, along, even } = layout
+  if (length > 1) return `${params.entries} vectors of ${length} along ${along}`
+  const codes = kind === 'integer' ? `integers in ${bits} bits` : `table of ${params.entries}`
+  return `${codes}, ${even ? 'scales a word' : 'scales a weight'}`
+}

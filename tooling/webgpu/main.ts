@@ -1,0 +1,72 @@
+/**
+ * The contract of kernels on software drivers of Vulkan, where their parts are: lavapipe (Mesa, with f16 and
+ * subgroups) and SwiftShader (neither f16 nor wide subgroups). Arguments go to vitest: `npm run test:webgpu -- -t gram`.
+ *
+ * Parts are looked for in the system and in the folders of these variables, each that of a driver's description
+ * (`*_icd.json`): LAVAPIPE_ICD, SWIFTSHADER_ICD; VULKAN_LIBRARY is the folder of libvulkan.so.1.
+ */
+
+import { execFileSync, spawnSync } from 'node:child_process'
+import { existsSync, globSync } from 'node:fs'
+import path from 'node:path'
+
+const root = path.resolve(import.meta.dirname, '../..')
+const home = path.join(root, 'packages/kernels-webgpu')
+
+const DRIVERS = [
+  {
+    name: 'lavapipe',
+    variable: 'LAVAPIPE_ICD',
+    places: ['/usr/share/vulkan/icd.d/lvp_icd*.json'],
+    missing: 'install mesa-vulkan-drivers (Mesa 24 or newer)',
+  },
+  {
+    name: 'swiftshader',
+    variable: 'SWIFTSHADER_ICD',
+    places: ['/usr/lib/chromium/vk_swiftshader_icd.json'],
+    missing: 'it comes with Chromium and with npm @sparticuz/chromium',
+  },
+] as const
+
+const libraries = process.env.VULKAN_LIBRARY
+if (!libraries && !hasLoader()) {
+  console.log('skipped lavapipe and swiftshader: libvulkan.so.1 is not there (install libvulkan1)')
+  process.exit(0)
+}
+let failed = false
+for (const { name, variable, places, missing } of DRIVERS) {
+  const given = process.env[variable]
+  const description = given ?? globSync([...places])[0]
+  if (!description || !existsSync(description)) {
+    console.log(
+      `skipped ${name}: ${given ? `${given} is not there` : missing}; ${variable} names it`,
+    )
+    continue
+  }
+  console.log(`\n› ${name}: ${description}`)
+  const config = path.join(home, 'gpu-tests/vitest.config.ts')
+  const { status } = spawnSync(
+    path.join(root, 'node_modules/.bin/vitest'),
+    ['run', '--root', home, '--config', config, ...process.argv.slice(2)],
+    {
+      stdio: 'inherit',
+      env: {
+        ...process.env,
+        VK_DRIVER_FILES: description,
+        ...(libraries && {
+          LD_LIBRARY_PATH: [libraries, process.env.LD_LIBRARY_PATH].filter(Boolean).join(':'),
+        }),
+      },
+    },
+  )
+  failed ||= status !== 0
+}
+process.exit(failed ? 1 : 0)
+
+function hasLoader(): boolean {
+  try {
+    return execFileSync('ldconfig', ['-p'], { encoding: 'utf8' }).includes('libvulkan.so.1')
+  } catch {
+    return false
+  }
+}
