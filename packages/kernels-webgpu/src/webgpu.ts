@@ -69,7 +69,16 @@ export async function webgpu(options: WebGpuOptions = {}): Promise<WebGpuKernels
     ...missing(
       ...(['fitTables', 'decodeCodes', 'sumByCode', 'nearest', 'clusterSums', 'cluster'] as const),
       ...(['neighbours', 'feedbackVectors', 'decodeVectors', 'scatterVectors'] as const),
-      ...(['descendVectors', 'normGradient', 'activateGradient', 'attentionGradient'] as const),
+      ...([
+        'descendVectors',
+        'normGradient',
+        'activateGradient',
+        'attentionGradient',
+        'softAssign',
+        'softmaxGradient',
+        'distinct',
+        'adam',
+      ] as const),
     ),
     dispose() {
       device.dispose()
