@@ -55,6 +55,7 @@ describe.skipIf(!dawn)(title, () => {
       kernels.activate(t(3, 8), t(3, 8), t(3, 8), kind)
     }
     kernels.attention(t(2, 32), t(2, 32), t(6, 16), t(6, 16), shape)
+    kernels.attention(t(70, 32), t(70, 32), t(80, 16), t(80, 16), shape)
     kernels.softmax(t(3, 8))
     kernels.crossEntropy(t(3, 1), t(3, 8), Uint32Array.of(0, 1, 2))
     kernels.divergence(t(3, 1), t(3, 8), t(3, 8))

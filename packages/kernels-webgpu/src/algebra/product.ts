@@ -1,4 +1,4 @@
-/** Dense products of matrices anywhere in memory: 64 × 64 outputs a workgroup, 4 × 4 a thread. */
+/** Dense products of matrices anywhere in memory: 64 × 64 outputs a workgroup, 8 × 4 a thread. */
 
 import type { Device, Span } from '../gpu/device.ts'
 import type { Shader } from '../gpu/shader.ts'
@@ -26,6 +26,9 @@ export interface Product {
 
 export const TILE = 64
 export const DEPTH = 16
+/** Rows of outputs of a thread; it has four columns, 16 apart. */
+const HIGH = 8
+const THREADS = 16 * (TILE / HIGH)
 
 /**
  * out[i, j] = keep · out[i, j] + factor · Σ_k a(i, k) · b(k, j), with `a_value` and `b_value` from `source`. What is
@@ -36,20 +39,20 @@ export function productCode(source: string, fast: { a: 'i' | 'k'; b: 'j' | 'k' }
     near
       ? `let across = e / ${DEPTH}u; let deep = e % ${DEPTH}u;`
       : `let across = e % ${TILE}u; let deep = e / ${TILE}u;`
-  const four = [0, 1, 2, 3]
+  const lines = Array.from({ length: HIGH }, (_, i) => i)
   return `${source}
 var<workgroup> left: array<f32, ${TILE * DEPTH}>;
 var<workgroup> right: array<f32, ${TILE * DEPTH}>;
-@compute @workgroup_size(16, 16)
+@compute @workgroup_size(16, ${TILE / HIGH})
 fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) total: vec3u, @builtin(local_invocation_id) own: vec3u, @builtin(local_invocation_index) lane: u32) {
   let group = group_of(id, total);
   if (group >= p.groups) { return; }
   let across_tiles = (p.columns + ${TILE - 1}u) / ${TILE}u;
   let top = (group / across_tiles) * ${TILE}u;
   let start = (group % across_tiles) * ${TILE}u;
-  ${four.map((r) => `var sum${r} = vec4f();`).join(' ')}
+  ${lines.map((r) => `var sum${r} = vec4f();`).join(' ')}
   for (var begin = 0u; begin < p.depth; begin += ${DEPTH}u) {
-    for (var e = lane; e < ${TILE * DEPTH}u; e += 256u) {
+    for (var e = lane; e < ${TILE * DEPTH}u; e += ${THREADS}u) {
       { ${place(fast.a === 'k')}
         let i = top + across; let k = begin + deep;
         var value = 0.0;
@@ -65,13 +68,13 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) total: vec3u,
     for (var k = 0u; k < ${DEPTH}u; k++) {
       let at = k * ${TILE}u;
       let b = vec4f(right[at + own.x], right[at + own.x + 16u], right[at + own.x + 32u], right[at + own.x + 48u]);
-      ${four.map((r) => `sum${r} += left[at + own.y * 4u + ${r}u] * b;`).join('\n      ')}
+      ${lines.map((r) => `sum${r} += left[at + own.y * ${HIGH}u + ${r}u] * b;`).join('\n      ')}
     }
     workgroupBarrier();
   }
-  ${four
+  ${lines
     .map(
-      (r) => `{ let i = top + own.y * 4u + ${r}u;
+      (r) => `{ let i = top + own.y * ${HIGH}u + ${r}u;
     if (i < p.rows) {
       for (var c = 0u; c < 4u; c++) {
         let j = start + own.x + c * 16u;

@@ -1,19 +1,28 @@
 /**
- * Causal attention, one workgroup for each query and head. Keys are met 64 at a time; sums so far are rescaled when a
- * larger score appears (online softmax, FlashAttention, 2205.14135), so no score is ever kept.
+ * Causal attention. Sums so far are rescaled when a larger score appears (online softmax, FlashAttention, 2205.14135),
+ * so no score is ever kept. Few queries: a workgroup for each query and head, whose threads share out the keys. Many:
+ * a thread for each query, 64 to a workgroup, which meet the same keys in workgroup memory.
  */
 
-import { groupwise } from '../gpu/shader.ts'
+import { groupwise, LANES, type Shader } from '../gpu/shader.ts'
+
+/** From so many queries on each gets a thread, if its head is small enough to be held by one. */
+export const MANY_QUERIES = 16
+export const HELD_HEAD = 128
+
+const BINDINGS: Pick<Shader, 'reads' | 'writes' | 'params'> = {
+  reads: { q: 'f32', k: 'f32', v: 'f32' },
+  writes: { out: 'f32' },
+  params: {
+    ...{ heads: 'u32', sharers: 'u32', size: 'u32', scale: 'f32', start: 'u32', rows: 'u32' },
+  },
+}
 
 /** The largest head: what a thread keeps of the sums is this over 64. */
 export const ATTENTION_HEAD = 256
 
-export const attentionShader = groupwise('attention', {
-  reads: { q: 'f32', k: 'f32', v: 'f32' },
-  writes: { out: 'f32' },
-  params: {
-    ...{ heads: 'u32', sharers: 'u32', size: 'u32', scale: 'f32', start: 'u32', keys: 'u32' },
-  },
+export const fewQueries = groupwise('attention, few queries', {
+  ...BINDINGS,
   functions: `
 var<workgroup> query: array<f32, ${ATTENTION_HEAD}>;
 var<workgroup> weights: array<f32, 64>;`,
@@ -60,3 +69,74 @@ var<workgroup> weights: array<f32, 64>;`,
     if (i < p.size) { out[p.out_at + at + i] = sums[part] / mass; }
   }`,
 })
+
+/** Keys in workgroup memory: with values 2 · 16 · 128 numbers, 16 KB at most. */
+const KEYS = 16
+
+const shaders = new Map<number, Shader>()
+
+/** The size of a head is a constant, so that a thread's query and sums can be registers. */
+export function manyQueries(size: number): Shader {
+  const known = shaders.get(size)
+  if (known) return known
+  const shader: Shader = {
+    name: `attention, many queries, heads of ${size}`,
+    ...BINDINGS,
+    code: `
+var<workgroup> keys: array<f32, ${KEYS * size}>;
+var<workgroup> values: array<f32, ${KEYS * size}>;
+@compute @workgroup_size(${LANES})
+fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) total: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let group = group_of(id, total);
+  if (group >= p.groups) { return; }
+  let head = group % p.heads;
+  let first = (group / p.heads) * ${LANES}u;
+  let row = first + lane;
+  let mine = min(row, p.rows - 1u);
+  let seen = p.start + mine + 1u;
+  let last = p.start + min(first + ${LANES}u, p.rows);
+  let width = p.sharers * ${size}u;
+  let column = (head * p.sharers / p.heads) * ${size}u;
+  let at = mine * p.heads * ${size}u + head * ${size}u;
+  var query: array<f32, ${size}>;
+  var sums: array<f32, ${size}>;
+  for (var i = 0u; i < ${size}u; i++) { query[i] = q[p.q_at + at + i] * p.scale; sums[i] = 0.0; }
+  var most = -3.0e38;
+  var mass = 0.0;
+  for (var begin = 0u; begin < last; begin += ${KEYS}u) {
+    let count = min(${KEYS}u, last - begin);
+    for (var e = lane; e < count * ${size}u; e += ${LANES}u) {
+      let line = (begin + e / ${size}u) * width + column + e % ${size}u;
+      keys[e] = k[p.k_at + line];
+      values[e] = v[p.v_at + line];
+    }
+    workgroupBarrier();
+    var weights: array<f32, ${KEYS}>;
+    var peak = most;
+    for (var s = 0u; s < count; s++) {
+      var score = 0.0;
+      for (var i = 0u; i < ${size}u; i++) { score += query[i] * keys[s * ${size}u + i]; }
+      weights[s] = select(-3.0e38, score, begin + s < seen);
+      peak = max(peak, weights[s]);
+    }
+    let shrink = exp(max(most - peak, -87.0));
+    most = peak;
+    mass *= shrink;
+    for (var i = 0u; i < ${size}u; i++) { sums[i] *= shrink; }
+    for (var s = 0u; s < count; s++) {
+      if (begin + s < seen) {
+        let weight = exp(weights[s] - peak);
+        mass += weight;
+        for (var i = 0u; i < ${size}u; i++) { sums[i] += weight * values[s * ${size}u + i]; }
+      }
+    }
+    workgroupBarrier();
+  }
+  if (row < p.rows) {
+    for (var i = 0u; i < ${size}u; i++) { out[p.out_at + at + i] = sums[i] / mass; }
+  }
+}`,
+  }
+  shaders.set(size, shader)
+  return shader
+}

@@ -2,10 +2,10 @@
 
 import { type AttentionShape, type Kernels, LowbitError, type Tensor } from '@lowbit/core'
 import type { Device } from '../gpu/device.ts'
-import { elementwise, groupwise } from '../gpu/shader.ts'
+import { elementwise, groupwise, LANES } from '../gpu/shader.ts'
 import { expect, own } from '../tensors.ts'
 import { ACTIVATION_CODE, ACTIVATIONS } from './activations.ts'
-import { ATTENTION_HEAD, attentionShader } from './attention.ts'
+import { ATTENTION_HEAD, fewQueries, HELD_HEAD, MANY_QUERIES, manyQueries } from './attention.ts'
 
 type Operations = Pick<Kernels, 'rmsNorm' | 'layerNorm' | 'add' | 'rope' | 'activate' | 'attention'>
 
@@ -124,7 +124,7 @@ export function decoderOperations(device: Device): Operations {
       device.run(activate, { gate, up: up ?? gate, out }, params, Math.ceil(count / 64))
     },
     attention(target, query, key, value, shape) {
-      const { q, k, v, rows, keys } = attentionInputs(query, key, value, shape)
+      const { q, k, v, rows } = attentionInputs(query, key, value, shape)
       const { heads, keyValueHeads, headSize, scale, start } = shape
       const out = expect(target, rows, heads * headSize, 'out')
       if (headSize > ATTENTION_HEAD) {
@@ -133,8 +133,11 @@ export function decoderOperations(device: Device): Operations {
           `heads of ${headSize} are larger than the ${ATTENTION_HEAD} that WebGPU's attention takes`,
         )
       }
-      const params = { heads, sharers: keyValueHeads, size: headSize, scale, start, keys }
-      device.run(attentionShader, { q, k, v, out }, params, rows * heads)
+      const params = { heads, sharers: keyValueHeads, size: headSize, scale, start, rows }
+      if (rows >= MANY_QUERIES && headSize <= HELD_HEAD) {
+        const groups = Math.ceil(rows / LANES) * heads
+        device.run(manyQueries(headSize), { q, k, v, out }, params, groups)
+      } else device.run(fewQueries, { q, k, v, out }, params, rows * heads)
     },
   }
 }
