@@ -27,7 +27,7 @@ it.each([false, true])('solves the normal equations of its loss, residual: %s', 
   const nowT = turned(now, tokens, columns)
   const hessian = product(nowT, now, columns, tokens, columns)
   const apart = original.map((x, i) => x - now[i])
-  const drift = product(turned(apart, tokens, columns), now, columns, tokens, columns)
+  const drift = product(nowT, apart, columns, tokens, columns)
   const up = (values: Float32Array, m: number, n: number): Tensor => kernels.upload(values, m, n)
   const factor = kernels.tensor(columns, columns)
   const h = up(hessian, columns, columns)

@@ -26,7 +26,7 @@ export interface Measured {
 }
 
 export interface Aim {
-  /** (X₀ − X)ᵀX / tokens */
+  /** Xᵀ(X₀ − X) / tokens, as a product that sums over columns takes it. */
   readonly drift: Tensor
   /** RᵀX / tokens, for steps that add to the residual stream. */
   readonly residual?: Tensor
@@ -54,7 +54,7 @@ export async function measureStep(
     kernels.gram(hessian, input, 1 / tokens)
     if (original && drift) {
       const before = stepInput(original, index, i)
-      kernels.crossGram(drift, before.input, input, 1 / tokens)
+      kernels.crossGram(drift, input, before.input, 1 / tokens)
       if (residual) {
         const lost = difference(kernels, original.streams[i], x)
         kernels.crossGram(residual, lost, input, 1 / tokens)
@@ -94,15 +94,12 @@ export function aimWeight(kernels: Kernels, weight: Tensor, aim: Aim): void {
   const { rows, columns } = weight
   const pull = kernels.tensor(rows, columns)
   const half = kernels.tensor(rows, columns)
-  const turned = kernels.tensor(columns, columns)
-  // multiply sums over the columns of both, so the right side is transposed.
-  kernels.transpose(turned, aim.drift)
-  kernels.multiply(pull, weight, turned)
+  kernels.multiply(pull, weight, aim.drift)
   if (aim.residual) kernels.add(pull, aim.residual)
   kernels.multiply(half, pull, aim.factor)
   kernels.multiply(pull, half, aim.turned)
   kernels.add(weight, pull)
-  kernels.free(pull, half, turned)
+  kernels.free(pull, half)
 }
 
 /** a − b as a new tensor. */
