@@ -3,8 +3,8 @@
 import type { Kernels, QuantizedMatrix, Tensor, Weight } from '@lowbit/core'
 
 export interface ScaleGradients {
-  /** Of the sum of the stages, [rows, columns] in stored order; the caller frees it. */
-  readonly entries: Tensor
+  /** Of the sum of the stages, [rows, columns] in stored order, if asked for; the caller frees it. */
+  readonly entries?: Tensor
   readonly rows?: Float64Array
   readonly columns?: Float64Array
 }
@@ -19,6 +19,7 @@ export async function scaleGradients(
   weight: Weight,
   input: Tensor,
   output: Tensor,
+  wantsEntries: boolean,
 ): Promise<ScaleGradients> {
   const { rows, columns } = matrix
   const gradient = kernels.tensor(rows, columns)
@@ -29,7 +30,7 @@ export async function scaleGradients(
     kernels.rotate(gradient, matrix.rotation.input)
     kernels.rotate(dense, matrix.rotation.input)
   }
-  const entries = entryGradient(kernels, matrix, gradient)
+  const entries = wantsEntries ? entryGradient(kernels, matrix, gradient) : undefined
   kernels.times(gradient, dense)
   kernels.free(dense)
   const across = kernels.upload(new Float32Array(columns).fill(1), 1, columns)

@@ -77,7 +77,7 @@ describe.each(Object.entries(matrices))('%s', (_, matrix) => {
     const pull = randomValues(rows * columns, random)
     const [x, dy] = [kernels.upload(pull, rows, columns), kernels.upload(output, rows, rows)]
     const weight = kernels.load(matrix)
-    const { entries } = await scaleGradients(kernels, matrix, weight, x, dy)
+    const entries = (await scaleGradients(kernels, matrix, weight, x, dy, true)).entries!
     await addTableGradients(tables, kernels, 'm', matrix, entries)
     const loss = (): number => {
       const moved = withTables(tables, 'm', matrix)

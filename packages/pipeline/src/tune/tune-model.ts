@@ -337,9 +337,11 @@ async function backThrough(
       const weight = block.linears[role]!.weight as Weight
       const now = matrixNow(mine, matrix, tables)
       const move = async (): Promise<void> => {
-        const by = await scaleGradients(kernels, now, weight, input, output)
-        await addTableGradients(tables, kernels, mine.module, now, by.entries)
-        kernels.free(by.entries)
+        const by = await scaleGradients(kernels, now, weight, input, output, hasTables)
+        if (by.entries) {
+          await addTableGradients(tables, kernels, mine.module, now, by.entries)
+          kernels.free(by.entries)
+        }
         if (rows && by.rows) adam(rows, by.rows, step, rate)
         if (columns && by.columns) adam(columns, by.columns, step, rate)
       }
