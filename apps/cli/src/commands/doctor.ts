@@ -2,6 +2,7 @@
 
 import os from 'node:os'
 import type { Kernels } from '@lowbit/core'
+import { bytes } from '@lowbit/inspection'
 import type { Command } from 'commander'
 import { wasmFeatures } from '../checkup/features.ts'
 import { type Check, checkDemo, checkMatrices } from '../checkup/results.ts'
@@ -11,7 +12,6 @@ import type { Action } from '../program.ts'
 import type { Session } from '../session.ts'
 import { paint } from '../terminal/style.ts'
 import { facts } from '../terminal/table.ts'
-import { bytes } from '../terminal/units.ts'
 
 export function define(command: Command, run: (action: Action) => Promise<void>): void {
   addDeviceFlags(command)

@@ -2,6 +2,7 @@
 
 import path from 'node:path'
 import { LowbitError } from '@lowbit/core'
+import { duration } from '@lowbit/inspection'
 import {
   loadTokenizer,
   parseTask,
@@ -19,7 +20,6 @@ import { demoText, readText } from '../model-source/texts.ts'
 import type { Action } from '../program.ts'
 import type { Session } from '../session.ts'
 import { facts, table } from '../terminal/table.ts'
-import { duration } from '../terminal/units.ts'
 
 interface Flags extends DeviceFlags {
   readonly text?: string

@@ -5,7 +5,7 @@ import { blockNames, decoderConfig, type Role } from '@lowbit/model'
 import type { Markish, PlotOptions } from '@observablehq/plot'
 import type { Inspection } from '../inspect-checkpoint.ts'
 import { REPORT, type ReportedModule } from '../report-file.ts'
-import type { Drawing } from './library.ts'
+import type { Drawing } from './drawing.ts'
 import { caption } from './words.ts'
 
 const SHORT: Readonly<Record<Role, string>> = {
