@@ -6,7 +6,7 @@ export {
   type SharedTable,
   type TensorReport,
 } from './inspect-checkpoint.ts'
-export { linearsOfBlocks } from './linears.ts'
+export { linearsOfBlocks, type Place, placesOf, ROLE_NAMES } from './linears.ts'
 export type { Drawing } from './pictures/drawing.ts'
 export { type Bar, finiteRange, type Histogram, histogram } from './pictures/histogram.ts'
 export { findModule } from './pictures/module-name.ts'

@@ -11,7 +11,12 @@ export interface PerplexityOptions {
   /** Another model with the same vocabulary: mean KL(reference ‖ model) over all positions. */
   readonly reference?: Decoder
   readonly signal?: AbortSignal
-  readonly onProgress?: (done: number, total: number, perplexitySoFar: number) => void
+  /** Called after each window; a promise is waited for. */
+  readonly onProgress?: (
+    done: number,
+    total: number,
+    perplexitySoFar: number,
+  ) => void | Promise<void>
 }
 
 export interface PerplexityResult {
@@ -62,7 +67,7 @@ export async function perplexity(
     loss += part.loss
     referenceLoss += part.referenceLoss
     kl += part.kl
-    options.onProgress?.(w + 1, windows, Math.exp(loss / ((w + 1) * (context - 1))))
+    await options.onProgress?.(w + 1, windows, Math.exp(loss / ((w + 1) * (context - 1))))
   }
   const scored = windows * (context - 1)
   return {

@@ -1,0 +1,3 @@
+import { connect, proxy } from './engine/connect.ts'
+
+Object.assign(globalThis, { connect, proxy })
