@@ -1,3 +1,5 @@
-import { connect, proxy } from './engine/connect.ts'
+import './style.css'
+import { mount } from 'svelte'
+import App from './App.svelte'
 
-Object.assign(globalThis, { connect, proxy })
+mount(App, { target: document.getElementById('app')! })

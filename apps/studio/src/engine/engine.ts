@@ -10,7 +10,7 @@ import { listJobs, readRequest, removeJob, storeJob } from './jobs.ts'
 import { findCapabilities } from './kernels.ts'
 import { assign, listFormats, listMethods } from './methods.ts'
 import { describe, openModel } from './models.ts'
-import type { JobEvent, JobRequest, ModelSource } from './protocol.ts'
+import type { JobEvent, JobRequest, ModelFacts, ModelSource } from './protocol.ts'
 import { runJob } from './quantize.ts'
 import { archive, saveInto } from './take.ts'
 
@@ -52,7 +52,8 @@ const engine = {
   methods: () => listMethods(),
   formats: () => listFormats(),
   open: (source: ModelSource) => guarded(() => describe(source)),
-  assign: (source: ModelSource, recipe: string) => guarded(() => assign(source, recipe)),
+  assign: (model: Pick<ModelFacts, 'config' | 'allModules'>, recipe: string) =>
+    guarded(async () => assign(model, recipe)),
   jobs: () => guarded(listJobs),
   removeJob: (id: string) => guarded(() => removeJob(id)),
   storeJob: (request: JobRequest) => guarded(() => storeJob(request)),

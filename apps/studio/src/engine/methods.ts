@@ -4,8 +4,7 @@ import { describeOptions } from '@lowbit/core'
 import { linearsOfBlocks } from '@lowbit/inspection'
 import { assignQuantizers, parseYamlRecipe } from '@lowbit/pipeline'
 import { FORMATS, QUANTIZERS } from '../plugins.ts'
-import { openModel } from './models.ts'
-import type { Assigned, MethodInfo, ModelSource } from './protocol.ts'
+import type { Assigned, MethodInfo, ModelFacts } from './protocol.ts'
 
 export const listMethods = (): MethodInfo[] =>
   QUANTIZERS.map(({ name, summary, source, options }) => ({
@@ -15,12 +14,13 @@ export const listMethods = (): MethodInfo[] =>
 
 export const listFormats = (): string[] => FORMATS.map(({ name }) => name)
 
-/** What a recipe does to each module of a model; throws where it can't be. */
-export async function assign(source: ModelSource, recipe: string): Promise<Assigned> {
-  const { checkpoint } = await openModel(source)
-  const blocks = new Set(linearsOfBlocks(checkpoint))
-  const assigned = assignQuantizers(parseYamlRecipe(recipe), QUANTIZERS, checkpoint.modules, blocks)
-  await checkpoint.close()
+/** What a recipe does to each of a model's modules; throws where it can't be. */
+export function assign(
+  { config, allModules }: Pick<ModelFacts, 'config' | 'allModules'>,
+  recipe: string,
+): Assigned {
+  const blocks = new Set(linearsOfBlocks({ config }))
+  const assigned = assignQuantizers(parseYamlRecipe(recipe), QUANTIZERS, allModules, blocks)
   return Object.fromEntries(
     [...assigned].map(([module, { name, label, options }]) => {
       const bits = nominalBits(name, options)

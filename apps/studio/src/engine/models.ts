@@ -57,8 +57,18 @@ async function openSource(source: ModelSource): Promise<Folder> {
   }
 }
 
+let demo: Promise<Folder> | undefined
+
+function demoFolder(): Promise<Folder> {
+  demo ??= fetchDemo()
+  demo.catch(() => {
+    demo = undefined
+  })
+  return demo
+}
+
 /** Small enough to be fetched whole, so that it stays in the cache for working offline. */
-async function demoFolder(): Promise<Folder> {
+async function fetchDemo(): Promise<Folder> {
   const files = await Promise.all(
     DEMO_FILES.map(async (name) => {
       return new File([await (await demoFile(name)).blob()], name)
@@ -115,12 +125,14 @@ export async function describe(source: ModelSource): Promise<ModelFacts> {
     name,
     source,
     format: checkpoint.format,
+    config: checkpoint.config,
     architecture: config.architecture.name,
     layers: config.layers,
     hidden: config.hidden,
     context: config.context,
     vocabulary: config.vocabulary,
     bytes,
+    allModules: checkpoint.modules,
     modules: placesOf(checkpoint).filter(({ module }) => checkpoint.hasModule(module)),
     chats: settings.includes('"chat_template"') || names.includes('chat_template.jinja'),
     hasTexts: await speaksLikeDemo(source, checkpoint),

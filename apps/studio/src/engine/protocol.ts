@@ -23,6 +23,8 @@ export interface ModelFacts {
   readonly name: string
   readonly source: ModelSource
   readonly format: string
+  /** config.json. */
+  readonly config: Readonly<Record<string, unknown>>
   readonly architecture: string
   readonly layers: number
   readonly hidden: number
@@ -30,6 +32,8 @@ export interface ModelFacts {
   readonly vocabulary: number
   /** Bytes of the tensors in its files. */
   readonly bytes: number
+  /** Every module with a matrix. */
+  readonly allModules: readonly string[]
   /** The linears of the blocks. */
   readonly modules: readonly Place[]
   readonly chats: boolean

@@ -2,11 +2,16 @@
 
 import { type Checkpoint, LowbitError } from '@lowbit/core'
 import type { Markish, PlotOptions } from '@observablehq/plot'
-import type { Inspection } from '../inspect-checkpoint.ts'
 import { type Place, placesOf, ROLE_NAMES } from '../linears.ts'
 import { REPORT, type ReportedModule } from '../report-file.ts'
 import type { Drawing } from './drawing.ts'
 import { caption } from './words.ts'
+
+/** What bits are drawn of; an Inspection has it, and so does a report. */
+export interface BitsByModule {
+  readonly bitsPerWeight: number
+  readonly tensors: readonly { readonly module: string; readonly bits: number }[]
+}
 
 interface Point extends Place {
   readonly value: number
@@ -15,7 +20,7 @@ interface Point extends Place {
 export function plotErrors(
   { Plot }: Drawing,
   name: string,
-  checkpoint: Checkpoint,
+  checkpoint: Pick<Checkpoint, 'config' | 'location'>,
   reported: ReadonlyMap<string, ReportedModule> | undefined,
 ): PlotOptions {
   if (!reported) {
@@ -51,11 +56,13 @@ export function plotErrors(
 export function plotBits(
   { Plot }: Drawing,
   name: string,
-  checkpoint: Checkpoint,
-  { tensors, bitsPerWeight }: Inspection,
+  checkpoint: Pick<Checkpoint, 'config'>,
+  { tensors, bitsPerWeight }: BitsByModule,
 ): PlotOptions {
   const bits = new Map(tensors.map((tensor) => [tensor.module, tensor.bits]))
-  const points = placesOf(checkpoint).map((place) => ({ ...place, value: bits.get(place.module)! }))
+  const points = placesOf(checkpoint)
+    .filter(({ module }) => bits.has(module))
+    .map((place) => ({ ...place, value: bits.get(place.module)! }))
   return {
     ...layers(Plot, points),
     y: {
