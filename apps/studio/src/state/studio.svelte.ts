@@ -16,6 +16,7 @@ import type {
   ModelSource,
   PlainError,
 } from '../engine/protocol.ts'
+import { workOffline } from '../offline.ts'
 import { freshDraft, fromYaml, type RecipeDraft, toYaml } from './recipe.ts'
 
 export type Step = 'open' | 'recipe' | 'run' | 'see' | 'chat' | 'take'
@@ -83,7 +84,10 @@ class Studio {
       this.capabilities = await engine.capabilities()
       await this.refreshJobs()
     })
-    this.served = await servedModels()
+    const served = await servedModels()
+    this.served = served ?? []
+    // A server on this machine has the newest page itself.
+    if (!served) await workOffline().catch(() => {})
   }
 
   async refreshJobs(): Promise<void> {
@@ -329,13 +333,13 @@ async function mayRead(handle: FileSystemDirectoryHandle): Promise<boolean> {
 }
 
 /** `lowbit studio FOLDER` offers folders; a static host has none. */
-async function servedModels(): Promise<readonly string[]> {
+async function servedModels(): Promise<readonly string[] | undefined> {
   try {
     const response = await fetch(new URL('models/index.json', document.baseURI))
-    if (!response.ok || !response.headers.get('content-type')?.includes('json')) return []
+    if (!response.ok || !response.headers.get('content-type')?.includes('json')) return undefined
     return (await response.json()) as string[]
   } catch {
-    return []
+    return undefined
   }
 }
 
