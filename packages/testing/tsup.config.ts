@@ -1,1 +1,4 @@
-export { default } from '../../tooling/tsup/library.ts'
+import { defineConfig } from 'tsup'
+import library from '../../tooling/tsup/library.ts'
+
+export default defineConfig({ ...library, entry: ['src/index.ts', 'src/checks.ts'] })

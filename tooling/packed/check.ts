@@ -4,7 +4,15 @@
  */
 
 import { execFileSync } from 'node:child_process'
-import { globSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  globSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 
@@ -56,18 +64,22 @@ for (const file of globSync(['packages/*/package.json', 'apps/*/package.json'], 
 console.log('installing the tarballs in an empty folder …')
 const user = mkdtempSync(path.join(tmpdir(), 'lowbit-user-'))
 const overrides = Object.fromEntries([...tarballs].map(([name, file]) => [name, `file:${file}`]))
-const { '@lowbit/testing': _, ...wanted } = overrides
 writeFileSync(
   path.join(user, 'package.json'),
   JSON.stringify({
     name: 'user',
     private: true,
     type: 'module',
-    dependencies: wanted,
-    overrides: wanted,
+    dependencies: overrides,
+    overrides,
   }),
 )
 run('npm', ['install', '--no-audit', '--no-fund', '--omit=dev', '--ignore-scripts'], user)
+for (const name of ['vitest', 'fast-check']) {
+  if (!existsSync(path.join(user, 'node_modules', name))) continue
+  console.error(`${name} was installed with the CLI: it is for tests alone`)
+  process.exit(1)
+}
 const megabytes = Number(run('du', ['-sm', 'node_modules'], user).split('\t')[0])
 console.log(`installed: ${megabytes} MB`)
 const out = run(

@@ -8,7 +8,6 @@ const YET = 'no kernel yet for'
 describeKernels('webgpu', () => webgpu(), {
   skip: {
     tables: `${YET} fitTables, decodeCodes, sumByCode`,
-    vectors: `${YET} nearest, cluster, feedbackVectors and what belongs to them`,
     gradients: `${YET} normGradient, activateGradient, attentionGradient`,
   },
 })

@@ -9,6 +9,7 @@ import { createDevice } from './gpu/device.ts'
 import { missing } from './missing.ts'
 import { quantizeOperations } from './quantize/operations.ts'
 import { tensorOperations } from './tensors.ts'
+import { vectorOperations } from './vectors/operations.ts'
 import { weightOperations } from './weights/operations.ts'
 
 export interface WebGpuOptions {
@@ -66,11 +67,10 @@ export async function webgpu(options: WebGpuOptions = {}): Promise<WebGpuKernels
     ...decoderOperations(device),
     ...distributionOperations(device),
     ...quantizeOperations(device),
+    ...vectorOperations(device),
     ...missing(
-      ...(['fitTables', 'decodeCodes', 'sumByCode', 'nearest', 'clusterSums', 'cluster'] as const),
-      ...(['neighbours', 'feedbackVectors', 'decodeVectors', 'scatterVectors'] as const),
+      ...(['fitTables', 'decodeCodes', 'sumByCode'] as const),
       ...([
-        'descendVectors',
         'normGradient',
         'activateGradient',
         'attentionGradient',

@@ -6,10 +6,12 @@ import { type Kernels, LowbitError, seededRandom } from '@lowbit/core'
 import { DEMO_MODEL } from '@lowbit/demo-model'
 import { loadDecoder } from '@lowbit/model'
 import { openSafetensorsFile } from '@lowbit/safetensors/node'
+import { runKernelChecks } from '@lowbit/testing/checks'
 import { largestDifference } from '../inspection/compatibility.ts'
 import { DEMO, openModel } from '../model-source/open-model.ts'
 import { QUANTIZERS } from '../plugins.ts'
 import type { Session } from '../session.ts'
+import type { Progress } from '../terminal/progress.ts'
 
 export interface Check {
   readonly name: string
@@ -47,6 +49,22 @@ export async function checkMatrices(kernels: Kernels): Promise<Check[]> {
     })
   }
   return checks
+}
+
+/** The whole contract of kernels: every operation against what it means, some 380 checks. */
+export async function checkContract(
+  make: () => Promise<Kernels>,
+  signal: AbortSignal,
+  progress: Progress,
+): Promise<Check[]> {
+  const results = await runKernelChecks(make, {
+    signal,
+    onProgress: (done, total, { group, name }) =>
+      progress.update(done / total, `${group}: ${name} (${done + 1} of ${total})`),
+  })
+  return results.map(({ group, name, ok, error }) => ({
+    ...{ name: `${group}: ${name}`, ok, detail: error ?? 'as its definition' },
+  }))
 }
 
 /** The demo's logits against those of transformers, and their digest for comparing two machines. */

@@ -5,7 +5,7 @@ import type { Kernels } from '@lowbit/core'
 import { bytes } from '@lowbit/inspection'
 import type { Command } from 'commander'
 import { wasmFeatures } from '../checkup/features.ts'
-import { type Check, checkDemo, checkMatrices } from '../checkup/results.ts'
+import { type Check, checkContract, checkDemo, checkMatrices } from '../checkup/results.ts'
 import { measureSpeed } from '../checkup/speed.ts'
 import { addDeviceFlags, type DeviceFlags } from '../flags/device.ts'
 import type { Action } from '../program.ts'
@@ -15,7 +15,15 @@ import { facts } from '../terminal/table.ts'
 
 export function define(command: Command, run: (action: Action) => Promise<void>): void {
   addDeviceFlags(command)
-  command.action((flags: DeviceFlags) => run((session) => examine(flags, session)))
+  command.option(
+    '--contract',
+    'check every operation against what it means (a GPU always is; some 20 seconds on a CPU)',
+  )
+  command.action((flags: DoctorFlags) => run((session) => examine(flags, session)))
+}
+
+interface DoctorFlags extends DeviceFlags {
+  readonly contract?: boolean
 }
 
 /** What kernels of a GPU say beyond the rest. */
@@ -24,7 +32,7 @@ interface GpuFacts {
   readonly features: readonly string[]
 }
 
-async function examine(flags: DeviceFlags, session: Session): Promise<void> {
+async function examine(flags: DoctorFlags, session: Session): Promise<void> {
   const features = wasmFeatures()
   const checks: Check[] = [
     { name: 'WebAssembly SIMD', ok: features.simd, detail: yes(features.simd) },
@@ -53,7 +61,12 @@ async function examine(flags: DeviceFlags, session: Session): Promise<void> {
       )
       session.signal.throwIfAborted()
     }
-    progress.update(0.7, 'measuring speed')
+    // Drivers of GPUs differ in what they get wrong; the CPU's kernels are the same WebAssembly everywhere.
+    if (flags.contract || !strict.strict) {
+      const make = () => session.kernels(flags, strict.strict)
+      checks.push(...(await checkContract(make, session.signal, progress)))
+    }
+    progress.update(1, 'measuring speed')
   } finally {
     progress.end()
   }
@@ -89,7 +102,12 @@ async function examine(flags: DeviceFlags, session: Session): Promise<void> {
     ]),
   )
   session.print('\n')
-  for (const { name, ok, detail } of checks) {
+  // Hundreds of lines that say the same would hide the one that does not.
+  const shown = checks.length > MOST_SHOWN ? checks.filter(({ ok }) => !ok) : checks
+  if (shown.length < checks.length) {
+    session.print(`  ${checks.length - shown.length} of ${checks.length} checks passed\n`)
+  }
+  for (const { name, ok, detail } of shown) {
     const sign = ok ? paint('green', '✓') : paint('red', '✗')
     session.print(`  ${sign} ${name}: ${paint('dim', detail)}\n`)
   }
@@ -100,6 +118,8 @@ async function examine(flags: DeviceFlags, session: Session): Promise<void> {
 }
 
 const yes = (has: boolean): string => (has ? 'yes' : 'no')
+
+const MOST_SHOWN = 40
 
 /** A check that throws has failed. */
 async function attempt(name: string, work: () => Promise<Check[]>): Promise<Check[]> {

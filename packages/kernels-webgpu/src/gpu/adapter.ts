@@ -2,13 +2,16 @@
 
 import { LowbitError } from '@lowbit/core'
 
+const DAWN: string = 'webgpu'
+
 /** The `GPU` of the browser; in Node Dawn's, with its switches, such as `backend=null`. */
 export async function findGpu(switches: readonly string[] = []): Promise<GPU> {
   const own = (globalThis as { navigator?: { gpu?: GPU } }).navigator?.gpu
   if (own && switches.length === 0) return own
   let dawn: typeof import('webgpu')
   try {
-    dawn = await import('webgpu')
+    // Its name is no literal, so that bundlers for browsers leave it where it is: outside.
+    dawn = await import(/* @vite-ignore */ /* webpackIgnore: true */ DAWN)
   } catch (cause) {
     throw new LowbitError(
       'no-device',

@@ -47,6 +47,27 @@ interface Pipeline {
   readonly layout: GPUBindGroupLayout
 }
 
+/**
+ * Memory for an operation of several dispatches, given back when all are recorded: what is recorded later runs later.
+ */
+export function borrowing<T>(device: Device, work: (take: (length: number) => Span) => T): T {
+  const held: Span[] = []
+  try {
+    return work((length) => {
+      const span = device.allocate(length)
+      held.push(span)
+      return span
+    })
+  } finally {
+    for (const span of held) device.release(span)
+  }
+}
+
+/** A part of a span. */
+export const partOf = ({ block, at }: Span, from: number, length: number): Span => ({
+  ...{ block, at: at + from, length },
+})
+
 /** Operations of a batch; more would make the device wait for the commands. */
 const BATCH = 400
 /** Where the parameters of dispatches begin, and the most that one may have. */

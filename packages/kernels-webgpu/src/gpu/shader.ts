@@ -1,12 +1,14 @@
 /** Shaders as data: what they bind, their parameters, and their WGSL. */
 
 export type Element = 'f32' | 'u32'
+/** What a buffer holds; one of vectors begins where its memory does. */
+export type Item = Element | 'vec2u' | 'vec4f'
 
 export interface Shader {
   readonly name: string
   /** Buffers in the order of their bindings. A buffer is an input or an output of a dispatch, never both. */
-  readonly reads: Readonly<Record<string, Element>>
-  readonly writes: Readonly<Record<string, Element>>
+  readonly reads: Readonly<Record<string, Item>>
+  readonly writes: Readonly<Record<string, Item>>
   readonly params: Readonly<Record<string, Element | 'i32'>>
   /** Everything after the declarations: functions, workgroup memory, `main`. */
   readonly code: string
@@ -40,6 +42,38 @@ export function wgsl({ reads, writes, params, code }: Shader): string {
     'fn group_of(id: vec3u, count: vec3u) -> u32 { return id.y * count.x + id.x; }',
     code,
   ].join('\n')
+}
+
+/**
+ * `best_of(lane)`: where `reduced` (the groups' own) holds a number a lane and `places` an index, the index of the
+ * least number, of equals the smallest.
+ */
+export const bestOf = (lanes: number): string => `
+var<workgroup> places: array<u32, ${lanes}>;
+fn best_of(lane: u32) -> u32 {
+  workgroupBarrier();
+  for (var half = ${lanes / 2}u; half > 0u; half >>= 1u) {
+    if (lane < half) {
+      let other = lane + half;
+      if (reduced[other] < reduced[lane] || (reduced[other] == reduced[lane] && places[other] < places[lane])) {
+        reduced[lane] = reduced[other];
+        places[lane] = places[other];
+      }
+    }
+    workgroupBarrier();
+  }
+  let best = places[0];
+  workgroupBarrier();
+  return best;
+}`
+
+/** A shader that is made once for each key. */
+export function remembered(known: Map<string, Shader>, key: string, make: () => Shader): Shader {
+  const found = known.get(key)
+  if (found) return found
+  const shader = make()
+  known.set(key, shader)
+  return shader
 }
 
 /** `body` for each i below `p.count`: one thread an element. */

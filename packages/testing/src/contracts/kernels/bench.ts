@@ -1,7 +1,7 @@
 /** Two sets of kernels side by side: the ones under test and the reference. */
 
 import type { Kernels, Tensor, TensorType, Weight } from '@lowbit/core'
-import { expect } from 'vitest'
+import { expect } from '../../checks/expect.ts'
 import { referenceKernels } from '../../reference/kernels.ts'
 
 /** What the groups of tests share; `kernels` is there once tests run. */

@@ -1,12 +1,13 @@
 /** The operations between a decoder's matrices, and those on logits. */
 
 import { type AttentionShape, seededRandom } from '@lowbit/core'
-import { expect, it } from 'vitest'
+import type { Declare } from '../../checks/declare.ts'
+import { expect } from '../../checks/expect.ts'
 import { randomIntegers, randomValues } from '../../random.ts'
 import { ODD_SHAPES } from '../../samples/matrices.ts'
 import { type BenchOf, expectClose, expectNear, expectRefusal } from './bench.ts'
 
-export function decoderContract(open: BenchOf): void {
+export function decoderContract(open: BenchOf, it: Declare): void {
   it('rmsNorm', async () => {
     for (const [rows, n] of [...ODD_SHAPES, [2, 513] as const]) {
       const random = seededRandom(n)

@@ -1,7 +1,8 @@
 /** Scales and zero points, against the reference. */
 
 import { binaryGrid, type FitOptions, seededRandom, signedGrid, unsignedGrid } from '@lowbit/core'
-import { expect, it } from 'vitest'
+import type { Declare } from '../../checks/declare.ts'
+import { expect } from '../../checks/expect.ts'
 import { type Random, randomValues, randomWeight } from '../../random.ts'
 import { blockError } from '../../reference/fitting.ts'
 import { gridRounder } from '../../reference/rounding.ts'
@@ -22,7 +23,7 @@ const NO_SEARCH = { candidates: 1, step: 0.02 }
 const SEARCH = { candidates: 14, step: 0.04 }
 const TYPES = ['f32', 'f16', 'bf16', 'f8_e8m0'] as const
 
-export function fittingContract(open: BenchOf): void {
+export function fittingContract(open: BenchOf, it: Declare): void {
   const grids = scalarGrids(seededRandom(21))
 
   it.each(grids)('fit: $name, the range as it is, in every type of scale', async (sample) => {

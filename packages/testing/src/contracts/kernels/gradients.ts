@@ -1,14 +1,15 @@
 /** The operations backward: against the reference, and against differences of the operations themselves. */
 
 import { type Activation, type NormKind, seededRandom } from '@lowbit/core'
-import { expect, it } from 'vitest'
+import type { Declare } from '../../checks/declare.ts'
+import { expect } from '../../checks/expect.ts'
 import { randomIntegers, randomValues } from '../../random.ts'
 import { ODD_SHAPES } from '../../samples/matrices.ts'
 import { type BenchOf, expectClose, expectNear, expectRefusal, type Side } from './bench.ts'
 
 const KINDS: readonly Activation[] = ['silu', 'gelu', 'gelu_erf', 'relu']
 
-export function gradientContract(open: BenchOf): void {
+export function gradientContract(open: BenchOf, it: Declare): void {
   it.each([
     [1, 1, 1],
     [1, 7, 3],

@@ -1,14 +1,15 @@
 /** The linear algebra of calibration. */
 
 import { rotateColumns, seededRandom } from '@lowbit/core'
-import { expect, it } from 'vitest'
+import type { Declare } from '../../checks/declare.ts'
+import { expect } from '../../checks/expect.ts'
 import { randomHessian, randomOrder, randomValues } from '../../random.ts'
 import { ODD_SHAPES } from '../../samples/matrices.ts'
 import { type BenchOf, expectClose, expectNear, expectRefusal } from './bench.ts'
 
 const SIZES = [1, 2, 3, 7, 16, 33, 65, 130]
 
-export function linearAlgebraContract(open: BenchOf): void {
+export function linearAlgebraContract(open: BenchOf, it: Declare): void {
   it('rotations of rows, undone by their transpose', async () => {
     for (const [rows, columns, block] of [
       [1, 1, 1],

@@ -8,7 +8,8 @@ import {
   seededRandom,
   unsignedGrid,
 } from '@lowbit/core'
-import { expect, it } from 'vitest'
+import type { Declare } from '../../checks/declare.ts'
+import { expect } from '../../checks/expect.ts'
 import { randomIntegers, randomValues } from '../../random.ts'
 import { denseValues } from '../../reference/matrices.ts'
 import {
@@ -30,7 +31,7 @@ const TOLERANCE = 5e-6
 /** The samples' scales are made for weights of 0.1; what a zero point cancels was about that size. */
 const SMALLEST_WEIGHT = 0.05
 
-export function matmulContract(open: BenchOf): void {
+export function matmulContract(open: BenchOf, it: Declare): void {
   const scalars = scalarSamples()
   for (const grid of new Set(scalars.map((sample) => sample.grid))) {
     const samples = scalars.filter((sample) => sample.grid === grid)

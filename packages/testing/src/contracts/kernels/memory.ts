@@ -1,13 +1,14 @@
 /** Tensors: what goes in comes out, views share memory, misuse is an error, nothing leaks. */
 
 import { perRow, seededRandom, signedGrid } from '@lowbit/core'
-import { expect, it } from 'vitest'
+import type { Declare } from '../../checks/declare.ts'
+import { expect } from '../../checks/expect.ts'
 import { randomValues } from '../../random.ts'
 import { ODD_SHAPES } from '../../samples/matrices.ts'
 import { scalarMatrix } from '../../samples/scalar.ts'
 import { type BenchOf, expectRefusal } from './bench.ts'
 
-export function memoryContract(open: BenchOf): void {
+export function memoryContract(open: BenchOf, it: Declare): void {
   it('reads back what was uploaded, to the bit', async () => {
     const { kernels, up } = open()
     for (const [rows, columns] of ODD_SHAPES) {

@@ -9,14 +9,15 @@ import {
   signedGrid,
   unsignedGrid,
 } from '@lowbit/core'
-import { expect, it } from 'vitest'
+import type { Declare } from '../../checks/declare.ts'
+import { expect } from '../../checks/expect.ts'
 import { randomHessian, randomOrder, randomValues, randomWeight } from '../../random.ts'
 import { referenceKernels } from '../../reference/kernels.ts'
 import { ODD_SHAPES } from '../../samples/matrices.ts'
 import { type GridSample, palette, scalarGrids } from '../../samples/scalar.ts'
 import { type BenchOf, expectClose, expectNear, expectRefusal, type Side } from './bench.ts'
 
-export function roundingContract(open: BenchOf): void {
+export function roundingContract(open: BenchOf, it: Declare): void {
   it.each(scalarGrids(seededRandom(31)))('round: $name', async (sample) => {
     const random = seededRandom(32)
     for (const [rows, columns] of ODD_SHAPES) {

@@ -1,7 +1,8 @@
 /** One token from a row of logits. */
 
 import { type SampleOptions, seededRandom } from '@lowbit/core'
-import { expect, it } from 'vitest'
+import type { Declare } from '../../checks/declare.ts'
+import { expect } from '../../checks/expect.ts'
 import { randomValues } from '../../random.ts'
 import { softmaxOf } from '../../reference/decoder.ts'
 import { type Bench, type BenchOf, expectNear } from './bench.ts'
@@ -11,7 +12,7 @@ const PLAIN: SampleOptions = { temperature: 1, topK: 0, topP: 1, random: 0 }
 /** So many draws, with `random` evenly over [0, 1): shares are right to about 1 / DRAWS. */
 const DRAWS = 400
 
-export function samplingContract(open: BenchOf): void {
+export function samplingContract(open: BenchOf, it: Declare): void {
   it('temperature 0 takes the largest logit, the first of equals', async () => {
     const { kernels, up } = open()
     for (const random of [0, 0.5, 0.999]) {

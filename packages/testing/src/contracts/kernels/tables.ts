@@ -9,7 +9,8 @@ import {
   seededRandom,
   type TableFitOptions,
 } from '@lowbit/core'
-import { expect, it } from 'vitest'
+import type { Declare } from '../../checks/declare.ts'
+import { expect } from '../../checks/expect.ts'
 import {
   type Random,
   randomHessian,
@@ -34,7 +35,7 @@ const bfloat = (x: number): number => bfloatToFloat(floatToBfloat(x))
 
 type Importance = 'none' | 'columns' | 'each'
 
-export function tablesContract(open: BenchOf): void {
+export function tablesContract(open: BenchOf, it: Declare): void {
   it.each([
     ['f16', half],
     ['bf16', bfloat],

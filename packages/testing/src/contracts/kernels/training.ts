@@ -1,11 +1,12 @@
 /** Soft assignment and what else trains weights, held against the reference. */
 
 import { seededRandom } from '@lowbit/core'
-import { expect, it } from 'vitest'
+import type { Declare } from '../../checks/declare.ts'
+import { expect } from '../../checks/expect.ts'
 import { randomValues } from '../../random.ts'
 import { type BenchOf, expectClose, expectRefusal } from './bench.ts'
 
-export function trainingContract(open: BenchOf): void {
+export function trainingContract(open: BenchOf, it: Declare): void {
   it.each([
     [1, 1, 1],
     [33, 8, 1],

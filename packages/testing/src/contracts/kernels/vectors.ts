@@ -1,7 +1,8 @@
 /** Vectors of weights, against the reference. */
 
 import { seededRandom, type VectorRounding } from '@lowbit/core'
-import { expect, it } from 'vitest'
+import type { Declare } from '../../checks/declare.ts'
+import { expect } from '../../checks/expect.ts'
 import { randomHessian, randomValues, randomWeight } from '../../random.ts'
 import { type BenchOf, expectClose, expectRefusal, type Side } from './bench.ts'
 
@@ -99,7 +100,7 @@ function passOf(sample: PassSample, { up, zeros }: Side) {
   return { weight, options, codes, hessian }
 }
 
-export function vectorContract(open: BenchOf): void {
+export function vectorContract(open: BenchOf, it: Declare): void {
   it('transpose, with room to spare', async () => {
     for (const [rows, columns, wide] of [
       [1, 1, 1],

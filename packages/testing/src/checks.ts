@@ -1,0 +1,13 @@
+/** The contract of kernels without a test runner, in Node and in browsers: `@lowbit/testing/checks`. */
+
+export {
+  type CheckResult,
+  type KernelCheck,
+  type KernelChecks,
+  type KernelContractOptions,
+  type KernelGroup,
+  kernelChecks,
+  type MakeKernels,
+  type RunChecksOptions,
+  runKernelChecks,
+} from './contracts/kernels/checks.ts'
