@@ -19,6 +19,7 @@ const DEMO_FILES = [
   'tokenizer_config.json',
   'generation_config.json',
 ]
+const DEMO_TEXTS = ['calibration.txt', 'evaluation.txt']
 const HUB = 'https://huggingface.co'
 
 export interface OpenedModel {
@@ -70,10 +71,10 @@ function demoFolder(): Promise<Folder> {
 /** Small enough to be fetched whole, so that it stays in the cache for working offline. */
 async function fetchDemo(): Promise<Folder> {
   const files = await Promise.all(
-    DEMO_FILES.map(async (name) => {
-      return new File([await (await demoFile(name)).blob()], name)
-    }),
+    DEMO_FILES.map(async (name) => new File([await (await demoFile(name)).blob()], name)),
   )
+  // Its texts are wanted later, when there may be no network.
+  await Promise.all(DEMO_TEXTS.map((name) => demoFile(name).catch(() => {})))
   return filesFolder('demo', files)
 }
 

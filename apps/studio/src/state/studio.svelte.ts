@@ -197,10 +197,13 @@ class Studio {
     })
     const cancelled = this.running?.ending === 'cancelling'
     this.running = undefined
+    const { error } = this
     await this.try(async () => {
       if (cancelled) await (await this.bench()).engine.removeJob(id)
       await this.refreshJobs()
     })
+    // What went wrong with the job is what people want to know.
+    this.error = error ?? this.error
   }
 
   /** What is finished stays; cancelling takes it away too. */
