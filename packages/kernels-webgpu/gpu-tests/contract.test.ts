@@ -7,7 +7,6 @@ const YET = 'no kernel yet for'
 
 describeKernels('webgpu', () => webgpu(), {
   skip: {
-    tables: `${YET} fitTables, decodeCodes, sumByCode`,
     gradients: `${YET} normGradient, activateGradient, attentionGradient`,
   },
 })

@@ -8,6 +8,7 @@ import { findAdapter, findGpu } from './gpu/adapter.ts'
 import { createDevice } from './gpu/device.ts'
 import { missing } from './missing.ts'
 import { quantizeOperations } from './quantize/operations.ts'
+import { tableOperations } from './tables/operations.ts'
 import { tensorOperations } from './tensors.ts'
 import { vectorOperations } from './vectors/operations.ts'
 import { weightOperations } from './weights/operations.ts'
@@ -67,9 +68,9 @@ export async function webgpu(options: WebGpuOptions = {}): Promise<WebGpuKernels
     ...decoderOperations(device),
     ...distributionOperations(device),
     ...quantizeOperations(device),
+    ...tableOperations(device),
     ...vectorOperations(device),
     ...missing(
-      ...(['fitTables', 'decodeCodes', 'sumByCode'] as const),
       ...([
         'normGradient',
         'activateGradient',
