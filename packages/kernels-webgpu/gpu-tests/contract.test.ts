@@ -3,10 +3,4 @@
 import { describeKernels } from '@lowbit/testing'
 import { webgpu } from '../src/index.ts'
 
-const YET = 'no kernel yet for'
-
-describeKernels('webgpu', () => webgpu(), {
-  skip: {
-    gradients: `${YET} normGradient, activateGradient, attentionGradient`,
-  },
-})
+describeKernels('webgpu', () => webgpu())
