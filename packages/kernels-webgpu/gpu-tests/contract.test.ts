@@ -3,11 +3,4 @@
 import { describeKernels } from '@lowbit/testing'
 import { webgpu } from '../src/index.ts'
 
-const YET = 'no kernel yet for'
-
-describeKernels('webgpu', () => webgpu(), {
-  skip: {
-    tables: `${YET} fitTables, decodeCodes, sumByCode`,
-    gradients: `${YET} normGradient, activateGradient, attentionGradient`,
-  },
-})
+describeKernels('webgpu', () => webgpu())

@@ -3,12 +3,14 @@
 import { type Kernels, LowbitError } from '@lowbit/core'
 import { algebraOperations } from './algebra/operations.ts'
 import { distributionOperations } from './decoder/distributions.ts'
+import { gradientOperations } from './decoder/gradients.ts'
 import { decoderOperations } from './decoder/operations.ts'
 import { findAdapter, findGpu } from './gpu/adapter.ts'
 import { createDevice } from './gpu/device.ts'
-import { missing } from './missing.ts'
 import { quantizeOperations } from './quantize/operations.ts'
+import { tableOperations } from './tables/operations.ts'
 import { tensorOperations } from './tensors.ts'
+import { trainingOperations } from './training/operations.ts'
 import { vectorOperations } from './vectors/operations.ts'
 import { weightOperations } from './weights/operations.ts'
 
@@ -67,19 +69,10 @@ export async function webgpu(options: WebGpuOptions = {}): Promise<WebGpuKernels
     ...decoderOperations(device),
     ...distributionOperations(device),
     ...quantizeOperations(device),
+    ...tableOperations(device),
     ...vectorOperations(device),
-    ...missing(
-      ...(['fitTables', 'decodeCodes', 'sumByCode'] as const),
-      ...([
-        'normGradient',
-        'activateGradient',
-        'attentionGradient',
-        'softAssign',
-        'softmaxGradient',
-        'distinct',
-        'adam',
-      ] as const),
-    ),
+    ...gradientOperations(device),
+    ...trainingOperations(device),
     dispose() {
       device.dispose()
       instances.delete(gpu)

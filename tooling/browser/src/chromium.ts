@@ -27,3 +27,15 @@ export function launch(executablePath: string, args: readonly string[] = []): Pr
     args: ['--no-sandbox', '--enable-unsafe-webgpu', '--ignore-gpu-blocklist', ...args],
   })
 }
+
+/** Flags that choose an adapter: Chromium's own software driver, or the system's Vulkan (lavapipe with its VK_DRIVER_FILES). */
+export const ADAPTERS: Readonly<Record<string, readonly string[]>> = {
+  default: [],
+  swiftshader: ['--use-webgpu-adapter=swiftshader'],
+  vulkan: [
+    '--use-angle=vulkan',
+    '--enable-features=Vulkan',
+    '--use-vulkan=native',
+    '--use-webgpu-adapter=default',
+  ],
+}

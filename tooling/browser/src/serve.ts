@@ -6,7 +6,12 @@ import type { AddressInfo } from 'node:net'
 import path from 'node:path'
 
 const TYPES: Readonly<Record<string, string>> = {
-  ...{ '.html': 'text/html', '.js': 'text/javascript', '.wasm': 'application/wasm' },
+  ...{
+    '.html': 'text/html',
+    '.js': 'text/javascript',
+    '.mjs': 'text/javascript',
+    '.wasm': 'application/wasm',
+  },
   ...{ '.css': 'text/css', '.json': 'application/json' },
 }
 

@@ -21,13 +21,14 @@ fn normal(x: f32) -> f32 {
   let tail = 0.5 * t * bounded_exp(-z * z + series);
   return select(tail, 1.0 - tail, x > 0.0);
 }
-fn gelu_tanh(x: f32) -> f32 {
+/** ½ (1 + tanh z) = 1 / (1 + exp(−2z)), which keeps its digits where tanh is near −1. */
+fn gelu_gate(x: f32) -> f32 {
   let near = clamp(x, -20.0, 20.0);
-  return tanh(clamp(0.7978845608 * (near + 0.044715 * near * near * near), -15.0, 15.0));
+  return sigmoid(1.5957691216 * (near + 0.044715 * near * near * near));
 }
 fn activated(kind: u32, x: f32) -> f32 {
   if (kind == 0u) { return x * sigmoid(x); }
-  if (kind == 1u) { return 0.5 * x * (1.0 + gelu_tanh(x)); }
+  if (kind == 1u) { return x * gelu_gate(x); }
   if (kind == 2u) { return x * normal(x); }
   return max(x, 0.0);
 }
@@ -35,8 +36,8 @@ fn slope(kind: u32, x: f32) -> f32 {
   let near = clamp(x, -100.0, 100.0);
   if (kind == 0u) { let s = sigmoid(x); return s + near * s * (1.0 - s); }
   if (kind == 1u) {
-    let t = gelu_tanh(x);
-    return 0.5 * (1.0 + t) + 0.5 * near * (1.0 - t * t) * 0.7978845608 * (1.0 + 0.134145 * near * near);
+    let g = gelu_gate(x);
+    return g + near * g * (1.0 - g) * 1.5957691216 * (1.0 + 0.134145 * near * near);
   }
   if (kind == 2u) { return normal(x) + near * bounded_exp(-0.5 * near * near) * 0.3989422804; }
   return select(0.0, 1.0, x > 0.0);

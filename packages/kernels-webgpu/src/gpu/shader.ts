@@ -2,7 +2,7 @@
 
 export type Element = 'f32' | 'u32'
 /** What a buffer holds; one of vectors begins where its memory does. */
-export type Item = Element | 'vec2u' | 'vec4f'
+export type Item = Element | 'vec2u' | 'vec4f' | 'atomic<u32>'
 
 export interface Shader {
   readonly name: string
