@@ -3,6 +3,7 @@
 import { LowbitError, type Matrix } from '@lowbit/core'
 import { expose } from 'comlink'
 import { config } from 'zod'
+import { checkUp } from './checkup.ts'
 import { answer, type ChatRequest, type CompareRequest, compareModels } from './compare.ts'
 import { setBase } from './demo.ts'
 import { inputPower } from './input-power.ts'
@@ -10,7 +11,7 @@ import { listJobs, readRequest, removeJob, storeJob } from './jobs.ts'
 import { findCapabilities } from './kernels.ts'
 import { assign, listFormats, listMethods } from './methods.ts'
 import { describe, openModel } from './models.ts'
-import type { JobEvent, JobRequest, ModelFacts, ModelSource } from './protocol.ts'
+import type { DeviceName, JobEvent, JobRequest, ModelFacts, ModelSource } from './protocol.ts'
 import { runJob } from './quantize.ts'
 import { archive, saveInto } from './take.ts'
 
@@ -85,6 +86,8 @@ const engine = {
     target: FileSystemDirectoryHandle,
     onProgress: OnProgress,
   ) => guarded((signal) => saveInto(id, format, target, onProgress, signal)),
+  checkUp: (device: DeviceName, onProgress: OnProgress) =>
+    guarded((signal) => checkUp(device, onProgress, signal)),
   stop: (): void => controller.abort(new Error('stopped')),
 }
 

@@ -108,6 +108,16 @@ export interface ChatAnswer {
   readonly prefillSeconds: number
 }
 
+export interface Checkup {
+  readonly device: DeviceName
+  readonly variant: string
+  readonly passed: number
+  readonly failed: readonly { readonly name: string; readonly error: string }[]
+  readonly gigaflops: number
+  readonly int4Gigaflops: number
+  readonly gigabytesPerSecond: number
+}
+
 /** An error that has come through the wall between worker and page. */
 export interface PlainError {
   readonly code: string

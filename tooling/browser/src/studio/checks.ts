@@ -290,6 +290,19 @@ export const STUDIO_CHECKS: readonly StudioCheck[] = [
     },
   },
   {
+    name: 'the check-up finds WASM in order, and says how fast it is',
+    async run({ browser, url }) {
+      const { page, profile } = await visit(browser, url)
+      await page.getByRole('button', { name: 'Check the processor' }).click()
+      const panel = page.getByRole('region', { name: 'Check-up' })
+      await panel.getByText(/GFLOP/).first().waitFor({ timeout: 300_000 })
+      const text = ((await panel.textContent()) ?? '').replace(/\s+/g, ' ')
+      assert.match(text, /[1-9]\d\d right, none wrong/)
+      await profile.close()
+      return /\d+ right/.exec(text)?.[0]
+    },
+  },
+  {
     name: 'a static host without headers: isolated by the service worker, and offline once loaded',
     async run({ browser }) {
       const site = await serveStatic(false)
