@@ -4,6 +4,7 @@
  */
 
 import type { Kernels } from '@lowbit/core'
+import { clusterOperations } from './clustering.ts'
 import { decoder } from './decoder.ts'
 import { distributions } from './distributions.ts'
 import { gradients } from './gradients.ts'
@@ -28,6 +29,7 @@ export function referenceKernels(): Kernels {
     ...matrixOperations(memory),
     ...linearAlgebra(memory),
     ...quantizing(memory),
+    ...clusterOperations(memory),
     ...vectorOperations(memory),
     ...decoder(memory),
     ...distributions(memory),
