@@ -83,6 +83,45 @@ const METHODS: readonly { name: string; rule: string; args: readonly string[] }[
   },
 ]
 
+/** A model of usual size, where MODEL names its folder and CALIBRATION a text; minutes each. */
+const LARGER: readonly { name: string; rule: string; args: readonly string[] }[] = [
+  ...METHODS.filter(({ name }) => !name.startsWith('palettes')),
+  {
+    name: 'palettes, 4 bits',
+    rule: 'method: palettize\n    bits: 4',
+    args: ['--method', 'palettize', '--bits', '4'],
+  },
+]
+
+async function quantizeLarger(
+  { browser }: StudioContext,
+  { rule, args }: (typeof LARGER)[number],
+): Promise<string> {
+  const { MODEL: model, CALIBRATION: text } = process.env
+  if (!model || !text) return 'skipped: MODEL and CALIBRATION name no folder and no text'
+  const size = { samples: 2, length: 512 }
+  const site = await serveStudio([model])
+  const { page, profile } = await visit(browser, site.url)
+  try {
+    await page.getByRole('button', { name: path.basename(model), exact: true }).click()
+    await page.getByRole('button', { name: 'Choose a recipe' }).waitFor()
+    await writeRecipe(page, recipe(rule, size))
+    await step(page, 'Run')
+    await page.getByLabel('Choose a text file').setInputFiles(text)
+    const started = performance.now()
+    await start(page, 'result')
+    await finished(page, 3_600_000)
+    const seconds = (performance.now() - started) / 1000
+    const flags = ['--samples', `${size.samples}`, '--length', `${size.length}`]
+    const expected = quantizeInNode(model, [...args, ...flags, '--calibration', text])
+    sameWeights(await takeArchive(page), expected)
+    return `quantized in ${seconds.toFixed(0)} s`
+  } finally {
+    site.close()
+    await profile.close()
+  }
+}
+
 export const STUDIO_CHECKS: readonly StudioCheck[] = [
   ...METHODS.map(({ name, rule, args }) => ({
     name: `${name} on WASM gives the bytes that Node gives`,
@@ -290,6 +329,33 @@ export const STUDIO_CHECKS: readonly StudioCheck[] = [
     },
   },
   {
+    name: 'a graphics driver that dies is named, and the job goes on',
+    async run({ executable }) {
+      // A browser of its own, whose graphics process is killed.
+      const doomed = await launch(executable)
+      const site = await serveStudio()
+      try {
+        const { page } = await visit(doomed, site.url)
+        await openDemo(page)
+        await writeRecipe(page, recipe('method: rtn\n    bits: 4'))
+        await start(page, 'result', 'webgpu')
+        await page
+          .getByText(/layers\.1\./)
+          .first()
+          .waitFor({ timeout: 120_000 })
+        const devtools = await doomed.newBrowserCDPSession()
+        await devtools.send('Browser.crashGpuProcess').catch(() => {})
+        assert.match(await errorShown(page), /^device-lost/)
+        await page.getByRole('button', { name: 'Go on' }).click()
+        await page.getByText(/parts were done before/).waitFor({ timeout: 60_000 })
+        await finished(page)
+      } finally {
+        site.close()
+        await doomed.close()
+      }
+    },
+  },
+  {
     name: 'the check-up finds WASM in order, and says how fast it is',
     async run({ browser, url }) {
       const { page, profile } = await visit(browser, url)
@@ -460,4 +526,8 @@ export const STUDIO_CHECKS: readonly StudioCheck[] = [
       return `${(total / 1000).toFixed(0)} kB in ${sizes.length} files`
     },
   },
+  ...LARGER.map((method) => ({
+    name: `a larger model by ${method.name} on WASM: the bytes of Node`,
+    run: (context: StudioContext) => quantizeLarger(context, method),
+  })),
 ]
