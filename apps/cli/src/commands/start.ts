@@ -203,6 +203,7 @@ ${samples}
     npm run lowbit -- --help                                       what there is
     npm run lowbit -- quantize demo --bits 2 --out demo-2bit       other bits, other methods
     npm run lowbit -- quantize FOLDER --calibration TEXT --out OUT a model of yours
+    npm run studio                                                 the same as a web page
     npm run lowbit -- doctor                                       what this machine can do
 
 `
