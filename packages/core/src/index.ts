@@ -53,6 +53,7 @@ export {
 export { normalDistribution, normalFloat, normalQuantile } from './numbers/normal-float.ts'
 export { loadNumbers, numbersBytes, storeNumbers, toNumbers } from './numbers/storage.ts'
 export * from './plugins/architecture.ts'
+export * from './plugins/cache-kernels.ts'
 export * from './plugins/cache-scheme.ts'
 export * from './plugins/checkpoint.ts'
 export * from './plugins/define.ts'

@@ -7,6 +7,7 @@ import { gradientOperations } from './decoder/gradients.ts'
 import { decoderOperations } from './decoder/operations.ts'
 import { findAdapter, findGpu } from './gpu/adapter.ts'
 import { createDevice } from './gpu/device.ts'
+import { missing } from './missing.ts'
 import { quantizeOperations } from './quantize/operations.ts'
 import { tableOperations } from './tables/operations.ts'
 import { tensorOperations } from './tensors.ts'
@@ -73,6 +74,7 @@ export async function webgpu(options: WebGpuOptions = {}): Promise<WebGpuKernels
     ...vectorOperations(device),
     ...gradientOperations(device),
     ...trainingOperations(device),
+    ...missing('hadamard', 'encodeRows', 'decodeRows', 'attendCoded'),
     dispose() {
       device.dispose()
       instances.delete(gpu)
