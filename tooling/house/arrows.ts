@@ -30,6 +30,7 @@ export const BROWSER: readonly string[] = [
   'quantizer-vptq',
   'quantizer-gptvq',
   'kernels-webgpu',
+  'kvcache',
 ]
 
 export function allowed(from: string): readonly string[] {

@@ -62,11 +62,15 @@ export function codedOperations(
       const { rows, columns: width } = x
       checkGrid(grid, width)
       const { bits, tokens, channels, symmetric, table } = grid
+      const blocks = width / channels
+      const fits =
+        codes.columns === (width * bits) / 8 && scales.columns === blocks * (symmetric ? 1 : 2)
+      if (!fits)
+        throw new LowbitError('bad-shape', `codes or scales are not those of rows of ${width}`)
       if (at % tokens !== 0 || rows % tokens !== 0 || at < 0 || at + rows > codes.rows) {
         throw new LowbitError('bad-shape', `rows ${at} to ${at + rows} are no blocks of ${tokens}`)
       }
       const [bytes, numbers, values] = [codesOf(codes), codesOf(scales), floats(x)]
-      const blocks = width / channels
       const levels = 2 ** bits - 1
       for (let t = 0; t < rows; t += tokens) {
         for (let block = 0; block < blocks; block++) {
