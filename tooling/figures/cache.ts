@@ -6,14 +6,15 @@
  */
 
 import { readFile } from 'node:fs/promises'
+import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import type { CacheScheme } from '@lowbit/core'
+import { DEMO_MODEL } from '@lowbit/demo-model'
 import { openFolder } from '@lowbit/formats'
 import { nodeFolder } from '@lowbit/formats/node'
 import { cpu } from '@lowbit/kernels-cpu'
 import { fp8, int2, int3, int4, int8, kivi, nf4 } from '@lowbit/kvcache'
 import { type Decoder, fullCache, loadDecoder, loadTokenizer, perplexity } from '@lowbit/model'
-import { demoFolder, readDemoText } from '@lowbit/testing'
 
 const { values: flags } = parseArgs({
   options: {
@@ -43,10 +44,10 @@ const ROWS: readonly (readonly [name: string, make: () => CacheScheme])[] = [
 ]
 
 const kernels = await cpu({ threads: 1, strict: false, wide: true })
-const checkpoint = await openFolder(nodeFolder(flags.model ?? demoFolder()))
+const checkpoint = await openFolder(nodeFolder(flags.model ?? fileURLToPath(DEMO_MODEL.folder)))
 const decoder = await loadDecoder(checkpoint, kernels, { activations: 'f32' })
 const tokenizer = await loadTokenizer(checkpoint)
-const text = flags.text ? await readFile(flags.text, 'utf8') : await readDemoText('evaluation')
+const text = await readFile(flags.text ?? fileURLToPath(DEMO_MODEL.evaluation), 'utf8')
 const context = Math.min(Number(flags.context ?? 2048), decoder.config.context)
 const windows = Number(flags.windows)
 const tokens = tokenizer.encode(text.slice(0, context * windows * 8)).slice(0, context * windows)
