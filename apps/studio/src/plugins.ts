@@ -8,5 +8,6 @@ import { rtn } from '@lowbit/quantizer-rtn'
 import { vptq } from '@lowbit/quantizer-vptq'
 
 export { FORMATS } from '@lowbit/formats'
+export { CACHE_SCHEMES } from '@lowbit/kvcache'
 
 export const QUANTIZERS: readonly QuantizerPlugin[] = [gptq, vptq, gptvq, palettize, pq, rtn]

@@ -8,6 +8,7 @@ import {
   perplexity,
   type Tokenizer,
 } from '@lowbit/model'
+import { CACHE_SCHEMES } from '../plugins.ts'
 import { demoText } from './demo.ts'
 import { openKernels } from './kernels.ts'
 import { openModel } from './models.ts'
@@ -114,6 +115,8 @@ export interface ChatRequest {
   /** All models that go on being asked: others are let go. */
   readonly keep: readonly ModelSource[]
   readonly device: DeviceName
+  /** How keys and values are kept; in full where it is left out. */
+  readonly cache?: string
   readonly prompt: string
   readonly asMessage: boolean
   readonly maxTokens: number
@@ -132,13 +135,14 @@ export async function answer(
   const asked = request.asMessage
     ? tokenizer.applyTemplate([{ role: 'user', content: prompt }])
     : prompt
+  const cache = CACHE_SCHEMES.find(({ name }) => name === request.cache)?.()
   const ids: number[] = []
   let shown = performance.now()
   const { decodeSeconds, prefillSeconds, tokens } = await generate(
     decoder,
     tokenizer.encode(asked),
     {
-      ...{ maxTokens, temperature, stop: tokenizer.stop, signal },
+      ...{ maxTokens, temperature, stop: tokenizer.stop, signal, cache },
       async onToken(token) {
         ids.push(token)
         if (performance.now() - shown < SHOWN_EVERY) return

@@ -9,7 +9,7 @@ import { setBase } from './demo.ts'
 import { inputPower } from './input-power.ts'
 import { listJobs, readRequest, removeJob, storeJob } from './jobs.ts'
 import { findCapabilities } from './kernels.ts'
-import { assign, listFormats, listMethods } from './methods.ts'
+import { assign, listCaches, listFormats, listMethods } from './methods.ts'
 import { describe, openModel } from './models.ts'
 import type { DeviceName, JobEvent, JobRequest, ModelFacts, ModelSource } from './protocol.ts'
 import { runJob } from './quantize.ts'
@@ -52,6 +52,7 @@ const engine = {
   capabilities: () => guarded(findCapabilities),
   methods: () => listMethods(),
   formats: () => listFormats(),
+  caches: () => listCaches(),
   open: (source: ModelSource) => guarded(() => describe(source)),
   assign: (model: Pick<ModelFacts, 'config' | 'allModules'>, recipe: string) =>
     guarded(async () => assign(model, recipe)),

@@ -3,7 +3,7 @@
 import { describeOptions } from '@lowbit/core'
 import { linearsOfBlocks } from '@lowbit/inspection'
 import { assignQuantizers, parseYamlRecipe } from '@lowbit/pipeline'
-import { FORMATS, QUANTIZERS } from '../plugins.ts'
+import { CACHE_SCHEMES, FORMATS, QUANTIZERS } from '../plugins.ts'
 import type { Assigned, MethodInfo, ModelFacts } from './protocol.ts'
 
 export const listMethods = (): MethodInfo[] =>
@@ -11,6 +11,9 @@ export const listMethods = (): MethodInfo[] =>
     ...{ name, summary, fields: describeOptions(options) },
     ...(source && { source }),
   }))
+
+export const listCaches = (): { name: string; summary: string }[] =>
+  CACHE_SCHEMES.map(({ name, summary }) => ({ name, summary }))
 
 export const listFormats = (): string[] => FORMATS.map(({ name }) => name)
 

@@ -42,6 +42,7 @@ class Studio {
   capabilities = $state<Capabilities>()
   methods = $state<readonly MethodInfo[]>([])
   formats = $state<readonly string[]>([])
+  caches = $state<readonly { name: string; summary: string }[]>([])
   jobs = $state<readonly Job[]>([])
   /** Folders that the server of this page offers. */
   served = $state<readonly string[]>([])
@@ -81,6 +82,7 @@ class Studio {
       const { engine } = await this.bench()
       this.methods = await engine.methods()
       this.formats = await engine.formats()
+      this.caches = await engine.caches()
       this.capabilities = await engine.capabilities()
       await this.refreshJobs()
     })
