@@ -30,6 +30,8 @@ interface DoctorFlags extends DeviceFlags {
 interface GpuFacts {
   readonly adapter: string
   readonly features: readonly string[]
+  /** Which shaders were found fastest. */
+  readonly choices: object
 }
 
 async function examine(flags: DoctorFlags, session: Session): Promise<void> {
@@ -77,7 +79,7 @@ async function examine(flags: DoctorFlags, session: Session): Promise<void> {
     healthy,
     ...machine,
     features: gpu?.features ?? features,
-    ...(gpu && { adapter: gpu.adapter }),
+    ...(gpu && { adapter: gpu.adapter, choices: gpu.choices }),
     passed: checks.filter(({ ok }) => ok).length,
     failed: checks.filter(({ ok }) => !ok).length,
     gigabytesPerSecond: speed.memoryBytesPerSecond / 1e9,
