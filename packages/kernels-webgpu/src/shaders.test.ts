@@ -113,6 +113,10 @@ describe.skipIf(!dawn).each(VARIANTS)(`${title} %s`, (_, options) => {
     await settle(kernels)
   })
 
+  it('measure', async () => {
+    await kernels.peak()
+  })
+
   it('quantize vectors', async () => {
     const t = (rows: number, columns: number) => kernels.tensor(rows, columns)
     const c = (rows: number, columns: number) => kernels.tensor(rows, columns, 'u16')

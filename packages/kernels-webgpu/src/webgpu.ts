@@ -8,6 +8,7 @@ import { decoderOperations } from './decoder/operations.ts'
 import { findAdapter, findGpu } from './gpu/adapter.ts'
 import { type Choices, createDevice } from './gpu/device.ts'
 import { type ChoiceCache, keptChoices, measureChoices } from './measure.ts'
+import { measurePeak, type Peak } from './peak.ts'
 import { quantizeOperations } from './quantize/operations.ts'
 import { tableOperations } from './tables/operations.ts'
 import { tensorOperations } from './tensors.ts'
@@ -39,6 +40,8 @@ export interface WebGpuKernels extends Kernels {
   /** All that the adapter has. */
   readonly features: readonly string[]
   readonly choices: Choices
+  /** Measures what the adapter can do at most; takes about a second. */
+  peak(): Promise<Peak>
 }
 
 /** Limits that are worth having more of than every device must offer. */
@@ -84,6 +87,7 @@ export async function webgpu(options: WebGpuOptions = {}): Promise<WebGpuKernels
     name: 'webgpu',
     variant: `WGSL ${used.length > 0 ? `with ${used.join(', ')}` : 'without optional features'} on ${name}`,
     choices: device.choices,
+    peak: () => measurePeak(device),
     strict: false,
     adapter: name,
     features: [...adapter.features].sort(),
