@@ -7,6 +7,7 @@ import { gptq } from '@lowbit/quantizer-gptq'
 import { gptvq, pq } from '@lowbit/quantizer-gptvq'
 import { rtn } from '@lowbit/quantizer-rtn'
 import { vptq } from '@lowbit/quantizer-vptq'
+import { keptChoices } from './kept-choices.ts'
 
 export { FORMATS } from '@lowbit/formats'
 export { CACHE_SCHEMES } from '@lowbit/kvcache'
@@ -26,7 +27,7 @@ export const DEVICES: Readonly<Record<string, (request: KernelsRequest) => Promi
   // A process of our own may set the engine's flags.
   cpu: (request) => cpu({ ...request, wide: true }),
   // Loaded when asked for; says what to install where the module webgpu is missing.
-  webgpu: async () => (await import('@lowbit/kernels-webgpu')).webgpu(),
+  webgpu: async () => (await import('@lowbit/kernels-webgpu')).webgpu({ cache: keptChoices() }),
 }
 
 export const DEFAULT_DEVICE = 'cpu'

@@ -3,22 +3,31 @@
 import { type Kernels, normalFloatGrid, seededRandom, unsignedGrid } from '@lowbit/core'
 import { denseSamples, scalarSamples, structuredSamples, thinSamples } from '@lowbit/testing'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { type WebGpuKernels, webgpu } from './index.ts'
+import { type WebGpuKernels, type WebGpuOptions, webgpu } from './index.ts'
 
 const dawn = await import('webgpu').then(
   () => true,
   () => false,
 )
 
+/** Devices die with the object that they come from. */
+const held: unknown[] = []
+
 /** Takes what has been recorded to the device, which throws what it refuses. */
 const settle = (kernels: Kernels) => kernels.read(kernels.tensor(1, 1))
 
 const title = dawn ? 'shaders' : 'shaders (skipped: the optional module webgpu is not installed)'
 
-describe.skipIf(!dawn)(title, () => {
+const subgroups = { product: 'subgroups', vector: 'subgroups', matrix: 'subgroups' } as const
+const VARIANTS: readonly (readonly [string, WebGpuOptions])[] = [
+  ['without optional features', { features: [] }],
+  ['by subgroups', { choices: subgroups }],
+]
+
+describe.skipIf(!dawn).each(VARIANTS)(`${title} %s`, (_, options) => {
   let kernels: WebGpuKernels
   beforeAll(async () => {
-    kernels = await webgpu({ switches: ['backend=null'] })
+    kernels = await webgpu({ switches: ['backend=null'], ...options })
   })
   afterAll(() => kernels?.dispose())
 
@@ -61,7 +70,9 @@ describe.skipIf(!dawn)(title, () => {
     kernels.divergence(t(3, 1), t(3, 8), t(3, 8))
     kernels.crossEntropyGradient(t(3, 8), t(3, 8), Uint32Array.of(0, 1, 2), 1)
     kernels.divergenceGradient(t(3, 8), t(3, 8), t(3, 8), 1)
-    await kernels.sample(t(1, 8), { temperature: 0, topK: 0, topP: 1, random: 0 })
+    for (const temperature of [0, 1]) {
+      await kernels.sample(t(1, 2000), { temperature, topK: 0, topP: 1, random: 0 })
+    }
     await settle(kernels)
   })
 
@@ -102,11 +113,79 @@ describe.skipIf(!dawn)(title, () => {
     await settle(kernels)
   })
 
+  it('measure', async () => {
+    await kernels.peak()
+  })
+
+  it('quantize vectors', async () => {
+    const t = (rows: number, columns: number) => kernels.tensor(rows, columns)
+    const c = (rows: number, columns: number) => kernels.tensor(rows, columns, 'u16')
+    for (const length of [1, 4, 6, 16]) {
+      for (const entries of [5, 100, 1030]) {
+        const tables = [t(entries, length), t(3, length)]
+        const pass = {
+          length,
+          tables: [entries, 3].map((n, i) => ({ values: tables[i], entries: n })),
+        }
+        const [w, h] = [t(20, 70), t(70, 70)]
+        const factors = { columnScale: t(1, 70), columnBias: t(1, 70), rowScale: t(20, 1) }
+        const down = [c(Math.ceil(20 / length), 70), c(Math.ceil(20 / length), 70)]
+        const along = [c(20, Math.ceil(70 / length)), c(20, Math.ceil(70 / length))]
+        kernels.feedbackVectors(down, w, h, { ...pass, ...factors, along: 'out' })
+        kernels.feedbackVectors(along, w, h, { ...pass, along: 'in', rowScale: factors.rowScale })
+        kernels.decodeVectors(w, down, { ...pass, along: 'out' })
+        kernels.scatterVectors(tables, w, down, { ...pass, along: 'out' })
+        const neighbours = [c(entries, 2), c(3, 2)]
+        for (const [i, near] of neighbours.entries()) kernels.neighbours(near, tables[i])
+        const more = { damping: 0.1, neighbours }
+        kernels.descendVectors(down, t(20, 70), w, h, {
+          ...pass,
+          ...factors,
+          along: 'out',
+          ...more,
+        })
+        kernels.nearest(c(9, 1), t(9, length), tables[0], t(9, 1))
+        kernels.clusterSums(t(entries, length + 1), t(9, length), c(9, 1), t(9, 1))
+        await settle(kernels)
+      }
+    }
+    for (const seeding of ['mahalanobis', 'kmeans++'] as const) {
+      kernels.cluster(t(4, 3), t(9, 3), { groupRows: 5, entries: 2, iterations: 2, seeding })
+    }
+    await settle(kernels)
+  })
+
+  it('fit tables, and train', async () => {
+    const t = (rows: number, columns: number) => kernels.tensor(rows, columns)
+    const codes = kernels.tensor(6, 9, 'u8')
+    const blocks = { blockRows: 2, blockColumns: 9, rowScale: t(6, 1) }
+    for (const method of ['kmeans', 'uniform'] as const) {
+      kernels.fitTables(t(3, 4), t(6, 9), { ...blocks, method, importance: t(1, 9) })
+    }
+    kernels.decodeCodes(t(6, 9), codes, t(3, 4), blocks)
+    kernels.sumByCode(t(3, 4), t(6, 9), codes, blocks)
+    kernels.softAssign(t(5, 3), t(5, 2), t(3, 2), { temperature: 1, gumbel: 3 })
+    kernels.softmaxGradient(t(5, 3), t(5, 3), t(5, 3), 1)
+    kernels.adam(t(2, 3), t(2, 3), t(2, 3), t(2, 3), { step: 1, rate: 0.1 })
+    // Nothing runs here, so that what it counts is left to chance.
+    const counted = kernels.distinct(t(6, 1), t(6, 1), kernels.tensor(2, 3, 'u16'), t(2, 3))
+    await counted.catch(({ message }) => expect(message).toMatch(/8 bits/))
+    const input = t(3, 8)
+    const how = { kind: 'layer', epsilon: 1e-5 } as const
+    kernels.normGradient({ input, gain: t(1, 8), bias: t(1, 8) }, t(3, 8), t(3, 8), t(1, 8), how)
+    kernels.activateGradient({ gate: input, up: t(3, 8) }, t(3, 8), t(3, 8), t(3, 8), 'gelu')
+    const shape = { heads: 2, keyValueHeads: 1, headSize: 4, scale: 1, start: 1 }
+    const [q, k, v] = [t(3, 8), t(5, 4), t(5, 4)]
+    kernels.attentionGradient({ q, k, v }, t(3, 8), t(3, 8), t(5, 4), t(5, 4), shape)
+    await settle(kernels)
+  })
+
   it('that are wrong are an error with the shader’s words', async () => {
     const { elementwise } = await import('./gpu/shader.ts')
     const { createDevice } = await import('./gpu/device.ts')
     const { findAdapter, findGpu } = await import('./gpu/adapter.ts')
     const gpu = await findGpu(['backend=null'])
+    held.push(gpu)
     const device = createDevice(await (await findAdapter(gpu)).requestDevice(), 2 ** 30)
     const parts = { reads: {}, writes: { out: 'f32' }, params: {} } as const
     const wrong = elementwise('wrong', { ...parts, body: 'no_such_thing(i);' })

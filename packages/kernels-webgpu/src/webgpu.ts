@@ -6,8 +6,10 @@ import { distributionOperations } from './decoder/distributions.ts'
 import { gradientOperations } from './decoder/gradients.ts'
 import { decoderOperations } from './decoder/operations.ts'
 import { findAdapter, findGpu } from './gpu/adapter.ts'
-import { createDevice } from './gpu/device.ts'
+import { type Choices, createDevice } from './gpu/device.ts'
+import { type ChoiceCache, keptChoices, measureChoices } from './measure.ts'
 import { missing } from './missing.ts'
+import { measurePeak, type Peak } from './peak.ts'
 import { quantizeOperations } from './quantize/operations.ts'
 import { tableOperations } from './tables/operations.ts'
 import { tensorOperations } from './tensors.ts'
@@ -20,13 +22,27 @@ export interface WebGpuOptions {
   readonly gpu?: GPU
   /** Dawn's switches in Node, such as `backend=null`, which validates shaders and runs none. */
   readonly switches?: readonly string[]
+  /**
+   * Optional features that shaders may use, of those the adapter has. Default: all of use, `subgroups`; none with [].
+   */
+  readonly features?: readonly string[]
+  /**
+   * Which shaders do products, instead of measuring it. `kernels.choices` are those of an adapter.
+   */
+  readonly choices?: Choices
+  /** Where measured choices are kept, for each adapter: `localStorage`, or what behaves alike. */
+  readonly cache?: ChoiceCache
   /** Bytes that tensors and weights may take. Default: no limit but the device's. */
   readonly memoryLimit?: number
 }
 
 export interface WebGpuKernels extends Kernels {
   readonly adapter: string
+  /** All that the adapter has. */
   readonly features: readonly string[]
+  readonly choices: Choices
+  /** Measures what the adapter can do at most; takes about a second. */
+  peak(): Promise<Peak>
 }
 
 /** Limits that are worth having more of than every device must offer. */
@@ -37,6 +53,13 @@ const LIMITS = [
   'maxComputeWorkgroupStorageSize',
 ] as const
 
+/** Optional features that shaders make use of. */
+const USED: readonly GPUFeatureName[] = ['subgroups']
+
+/** Threads that each subgroup of an adapter has at least, as far as shaders make use of them. */
+const subgroupOf = ({ subgroupMinSize = 0 }: GPUAdapterInfo): number =>
+  [8, 4].find((size) => subgroupMinSize >= size) ?? 0
+
 /** Dawn's devices die with the object that they came from, which nothing else would hold. */
 const instances = new Set<GPU>()
 
@@ -46,18 +69,26 @@ export async function webgpu(options: WebGpuOptions = {}): Promise<WebGpuKernels
   instances.add(gpu)
   const adapter = await findAdapter(gpu)
   const requiredLimits = Object.fromEntries(LIMITS.map((name) => [name, adapter.limits[name]]))
+  const wanted = options.features ?? USED
+  const used = USED.filter((name) => wanted.includes(name) && adapter.features.has(name))
   let handle: GPUDevice
   try {
-    handle = await adapter.requestDevice({ requiredLimits })
+    handle = await adapter.requestDevice({ requiredLimits, requiredFeatures: used })
   } catch (cause) {
     throw new LowbitError('no-device', `the adapter gives no device: ${String(cause)}`, { cause })
   }
-  const device = createDevice(handle, memoryLimit)
+  const device = createDevice(handle, memoryLimit, used.length > 0 ? subgroupOf(adapter.info) : 0)
   const { vendor, architecture, device: model, description } = adapter.info
   const name = description || [vendor, architecture, model].filter(Boolean).join(' ') || 'unknown'
+  const key = `lowbit/webgpu/1 ${name} ${used.join(' ')}`
+  const kept = options.choices ?? keptChoices(options.cache, key)
+  device.choices = kept ?? (await measureChoices(device))
+  if (!kept) options.cache?.setItem(key, JSON.stringify(device.choices))
   return {
     name: 'webgpu',
-    variant: `WGSL without optional features on ${name}`,
+    variant: `WGSL ${used.length > 0 ? `with ${used.join(', ')}` : 'without optional features'} on ${name}`,
+    choices: device.choices,
+    peak: () => measurePeak(device),
     strict: false,
     adapter: name,
     features: [...adapter.features].sort(),

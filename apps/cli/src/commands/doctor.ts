@@ -31,6 +31,9 @@ interface DoctorFlags extends DeviceFlags {
 interface GpuFacts {
   readonly adapter: string
   readonly features: readonly string[]
+  /** Which shaders were found fastest. */
+  readonly choices: object
+  peak(): Promise<{ readonly gigaflops: number; readonly gigabytesPerSecond: number }>
 }
 
 async function examine(flags: DoctorFlags, session: Session): Promise<void> {
@@ -75,12 +78,13 @@ async function examine(flags: DoctorFlags, session: Session): Promise<void> {
   }
   const speed = await measureSpeed(relaxed)
   const gpu = 'adapter' in relaxed ? (relaxed as Kernels & GpuFacts) : undefined
+  const peak = await gpu?.peak()
   const healthy = checks.every(({ ok }) => ok)
   session.result({
     healthy,
     ...machine,
     features: gpu?.features ?? features,
-    ...(gpu && { adapter: gpu.adapter }),
+    ...(gpu && { adapter: gpu.adapter, choices: gpu.choices, peak }),
     passed: checks.filter(({ ok }) => ok).length,
     failed: checks.filter(({ ok }) => !ok).length,
     gigabytesPerSecond: speed.memoryBytesPerSecond / 1e9,
@@ -101,6 +105,9 @@ async function examine(flags: DoctorFlags, session: Session): Promise<void> {
       ['kernels', `${relaxed.name}: ${relaxed.variant}; ${strict.variant} for quantizing`],
       ['dense products', `${speed.gflops.toFixed(1)} GFLOP/s`],
       ['int4 × vector', `${speed.int4Gflops.toFixed(1)} GFLOP/s`],
+      ...(peak
+        ? [['at most', `${peak.gigaflops.toFixed(1)} GFLOP/s of the adapter`] as const]
+        : []),
       ['memory speed', `${bytes(speed.memoryBytesPerSecond)}/s`],
     ]),
   )

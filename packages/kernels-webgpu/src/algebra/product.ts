@@ -1,4 +1,8 @@
-/** Dense products of matrices anywhere in memory: 64 × 64 outputs a workgroup, 8 × 4 a thread. */
+/**
+ * Dense products of matrices anywhere in memory. By tiles: 64 × 64 outputs a workgroup, 8 × 4 a thread, through
+ * workgroup memory. By subgroups: each thread has four columns and as many rows as a subgroup surely has threads; each
+ * of those threads reads one row's value, which the others get from it.
+ */
 
 import type { Device, Span } from '../gpu/device.ts'
 import type { Shader } from '../gpu/shader.ts'
@@ -86,13 +90,49 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) total: vec3u,
 }`
 }
 
+/** Threads of a workgroup by subgroups, and the columns of outputs that each has. */
+const ABREAST = 64
+const COLUMNS = 4
+
+function subgroupCode(source: string, high: number): string {
+  const rows = Array.from({ length: high }, (_, r) => r)
+  const columns = Array.from({ length: COLUMNS }, (_, c) => c)
+  return `${source}
+@compute @workgroup_size(${ABREAST})
+fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) total: vec3u, @builtin(local_invocation_index) lane: u32, @builtin(subgroup_invocation_id) seat: u32) {
+  let group = group_of(id, total);
+  if (group >= p.groups) { return; }
+  let across = (p.columns + ${ABREAST * COLUMNS - 1}u) / ${ABREAST * COLUMNS}u;
+  let top = (group / across) * ${high}u;
+  let start = (group % across) * ${ABREAST * COLUMNS}u + lane;
+  let row = min(top + seat % ${high}u, p.rows - 1u);
+  ${columns.map((c) => `let column${c} = min(start + ${ABREAST * c}u, p.columns - 1u);`).join(' ')}
+  ${rows.map((r) => `var sum${r} = vec4f();`).join(' ')}
+  for (var k = 0u; k < p.depth; k++) {
+    let a_here = a_value(row, k);
+    let b_here = vec4f(${columns.map((c) => `b_value(k, column${c})`).join(', ')});
+    ${rows.map((r) => `sum${r} += subgroupBroadcast(a_here, ${r}u) * b_here;`).join('\n    ')}
+  }
+  for (var c = 0u; c < ${COLUMNS}u; c++) {
+    let j = start + c * ${ABREAST}u;
+    if (j < p.columns) {
+      ${rows.map((r) => `if (top + ${r}u < p.rows) { put(top + ${r}u, j, sum${r}[c]); }`).join('\n      ')}
+    }
+  }
+}`
+}
+
 export const groupsOf = (rows: number, columns: number): number =>
   Math.ceil(rows / TILE) * Math.ceil(columns / TILE)
 
 const shaders = new Map<string, Shader>()
 
-function productShader(fast: { a: 'i' | 'k'; b: 'j' | 'k' }): Shader {
-  const key = `product, ${fast.a} and ${fast.b} close together`
+type Fast = { readonly a: 'i' | 'k'; readonly b: 'j' | 'k' }
+
+/** By subgroups of at least `high` threads, or by tiles. */
+function productShader(fast: Fast, high: number): Shader {
+  const way = high > 0 ? `${high} rows a subgroup` : `${fast.a} and ${fast.b} close together`
+  const key = `product, ${way}`
   const known = shaders.get(key)
   if (known) return known
   const source = `
@@ -113,7 +153,8 @@ fn put(i: u32, j: u32, sum: f32) {
       ...{ a_row: 'u32', a_column: 'u32', b_row: 'u32', b_column: 'u32' },
       ...{ out_row: 'u32', out_column: 'u32' },
     },
-    code: productCode(source, fast),
+    enable: high > 0 ? ['subgroups'] : [],
+    code: high > 0 ? subgroupCode(source, high) : productCode(source, fast),
   }
   shaders.set(key, shader)
   return shader
@@ -122,15 +163,18 @@ fn put(i: u32, j: u32, sum: f32) {
 export function product(device: Device, { out, a, b, factor = 1, keep = 0, ...size }: Product) {
   const fast = { a: a.column === 1 ? 'k' : 'i', b: b.column === 1 ? 'j' : 'k' } as const
   const { rows, columns, depth } = size
+  const high = device.choices.product === 'subgroups' ? device.subgroup : 0
   device.run(
-    productShader(fast),
+    productShader(fast, high),
     { a: part(a, rows, depth), b: part(b, depth, columns), out: part(out, rows, columns) },
     {
       ...{ rows, columns, depth, factor, keep },
       ...{ a_row: a.row, a_column: a.column, b_row: b.row, b_column: b.column },
       ...{ out_row: out.row, out_column: out.column },
     },
-    groupsOf(rows, columns),
+    high > 0
+      ? Math.ceil(rows / high) * Math.ceil(columns / (ABREAST * COLUMNS))
+      : groupsOf(rows, columns),
   )
 }
 

@@ -1,9 +1,10 @@
 /** What is done with logits. */
 
-import { type Kernels, LowbitError, sampleLogits } from '@lowbit/core'
+import { type Kernels, LowbitError } from '@lowbit/core'
 import type { Device } from '../gpu/device.ts'
 import { groupwise } from '../gpu/shader.ts'
 import { expect, own } from '../tensors.ts'
+import { sampleToken } from './sampling.ts'
 
 type Operations = Pick<
   Kernels,
@@ -96,36 +97,6 @@ const divergenceGradient = groupwise('divergenceGradient', {
   }`,
 })
 
-/** The first of the largest logits. */
-const largest = groupwise('largest', {
-  ...shared,
-  reads: { x: 'f32' },
-  writes: { out: 'u32' },
-  params: { columns: 'u32' },
-  functions: `${POWER}
-var<workgroup> places: array<u32, ${LANES}>;`,
-  body: `${row('x')}
-  var best = 0u;
-  var most = -3.4e38;
-  for (var i = lane; i < p.columns; i += lanes) {
-    if (x[x_row + i] > most) { most = x[x_row + i]; best = i; }
-  }
-  reduced[lane] = most;
-  places[lane] = best;
-  workgroupBarrier();
-  for (var half = lanes / 2u; half > 0u; half >>= 1u) {
-    if (lane < half) {
-      let other = lane + half;
-      if (reduced[other] > reduced[lane] || (reduced[other] == reduced[lane] && places[other] < places[lane])) {
-        reduced[lane] = reduced[other];
-        places[lane] = places[other];
-      }
-    }
-    workgroupBarrier();
-  }
-  if (lane == 0u) { out[p.out_at] = places[0]; }`,
-})
-
 function checkTargets(targets: Uint32Array, rows: number, columns: number): void {
   if (targets.length === rows && targets.every((token) => token < columns)) return
   throw new LowbitError('bad-shape', `there are not ${rows} targets below ${columns}`)
@@ -167,17 +138,7 @@ export function distributionOperations(device: Device): Operations {
       device.run(divergenceGradient, { truth, guess, out }, { columns, factor }, rows)
     },
     async sample(logits, options) {
-      const x = expect(logits, 1, logits.columns, 'logits')
-      if (options.temperature > 0 && options.topK !== 1) {
-        return sampleLogits(new Float32Array(await device.read(x)), options)
-      }
-      const out = device.allocate(1)
-      try {
-        device.run(largest, { x, out }, { columns: x.columns }, 1)
-        return new Uint32Array(await device.read(out))[0]
-      } finally {
-        device.release(out)
-      }
+      return sampleToken(device, expect(logits, 1, logits.columns, 'logits'), options)
     },
   }
 }

@@ -15,8 +15,25 @@ export interface Span {
   readonly length: number
 }
 
+/** Which of several shaders does an operation; they differ in speed alone. */
+export interface Choices {
+  /** Dense products. */
+  readonly product: 'tiles' | 'subgroups'
+  /** Up to four rows times a weight of scalars. */
+  readonly vector: 'words' | 'subgroups'
+  /** More rows. */
+  readonly matrix: 'tiles' | 'subgroups'
+}
+
+/** What every device can do. */
+export const PLAIN: Choices = { product: 'tiles', vector: 'words', matrix: 'tiles' }
+
 export interface Device {
   readonly gpu: GPUDevice
+  /** Set once the device has been measured. */
+  choices: Choices
+  /** Threads that every subgroup surely has, of which shaders make use: 8, 4, or 0 for none. */
+  readonly subgroup: number
   /** Memory of tensors and weights, in bytes. */
   readonly bytes: number
   /** Memory that is counted; `release` gives it back. */
@@ -75,7 +92,7 @@ const PARAMETER_BYTES = 256
 /** Bindings begin at multiples of so many numbers on every device. */
 const ALIGNED = 64
 
-export function createDevice(gpu: GPUDevice, memoryLimit: number): Device {
+export function createDevice(gpu: GPUDevice, memoryLimit: number, subgroup = 0): Device {
   const buffers = createBuffers(gpu)
   const pipelines = new Map<Shader, Pipeline>()
   const parameters = new Uint32Array((BATCH * PARAMETER_BYTES) / 4)
@@ -168,7 +185,7 @@ export function createDevice(gpu: GPUDevice, memoryLimit: number): Device {
   }
 
   const device: Device = {
-    gpu,
+    ...{ gpu, subgroup, choices: PLAIN },
     get bytes() {
       return bytes
     },

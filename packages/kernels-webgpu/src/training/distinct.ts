@@ -3,6 +3,7 @@
  * value, rounded, has a bin; the bins that hold something, counted through, are the values in order.
  */
 
+import { LowbitError } from '@lowbit/core'
 import { borrowing, type Device, type Span } from '../gpu/device.ts'
 import { elementwise, groupwise, LANES } from '../gpu/shader.ts'
 
@@ -89,7 +90,7 @@ export async function findDistinct(
       const different = new Uint32Array(await device.read(found))[0]
       if (different <= most) return different
     }
-    throw new Error('there are 65,536 numbers of 8 bits')
+    throw new LowbitError('bad-device', 'the GPU counts more numbers of 8 bits than there are')
   } finally {
     device.release(found)
   }

@@ -11,39 +11,18 @@ const shaders = new Map<string, Shader>()
 /** Entries that a workgroup holds at a time, in vectors of four. */
 const HELD = 512
 
-/** A point a thread; the entries come by in workgroup memory. Differences are squared, so equal points are at 0. */
-const nearestShader = (d: number): Shader =>
-  remembered(shaders, `nearest of ${d}`, () => {
-    const fours = Math.ceil(d / 4)
-    const tile = Math.floor(HELD / fours)
-    const load = (from: string, at: string, v: number) =>
-      `vec4f(${each(4, (c) => (4 * v + c < d ? `${from}[${at} + ${4 * v + c}u]` : '0.0'), ', ')})`
-    return {
-      name: `nearest of ${d}`,
-      reads: { x: 'f32', table: 'f32' },
-      writes: { codes: 'u32', distances: 'f32' },
-      params: {
-        ...{ rows: 'u32', group_rows: 'u32', tiles: 'u32', entries: 'u32', measured: 'u32' },
-      },
-      code: `
-var<workgroup> held: array<vec4f, ${tile * fours}>;
-@compute @workgroup_size(${LANES})
-fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) total: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let group = group_of(id, total);
-  if (group >= p.groups) { return; }
-  let top = (group / p.tiles) * p.group_rows;
-  let i = top + (group % p.tiles) * ${LANES}u + lane;
-  let live = i < min(p.rows, top + p.group_rows);
-  let at = p.x_at + select(top, i, live) * ${d}u;
-  ${each(fours, (v) => `let x${v} = ${load('x', 'at', v)};`)}
-  let first = p.table_at + (group / p.tiles) * p.entries * ${d}u;
-  var best = 0u;
-  var least = 3.4e38;
+const load = (d: number, from: string, at: string, v: number): string =>
+  `vec4f(${each(4, (c) => (4 * v + c < d ? `${from}[${at} + ${4 * v + c}u]` : '0.0'), ', ')})`
+
+/** Entries come by in workgroup memory. */
+function throughMemory(d: number, fours: number): string {
+  const tile = Math.floor(HELD / fours)
+  return `
   for (var begin = 0u; begin < p.entries; begin += ${tile}u) {
     let count = min(${tile}u, p.entries - begin);
     for (var e = lane; e < count; e += ${LANES}u) {
       let from_entry = first + (begin + e) * ${d}u;
-      ${each(fours, (v) => `held[e * ${fours}u + ${v}u] = ${load('table', 'from_entry', v)};`)}
+      ${each(fours, (v) => `held[e * ${fours}u + ${v}u] = ${load(d, 'table', 'from_entry', v)};`)}
     }
     workgroupBarrier();
     for (var e = 0u; e < count; e++) {
@@ -52,7 +31,53 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) total: vec3u,
       if (far < least) { least = far; best = begin + e; }
     }
     workgroupBarrier();
-  }
+  }`
+}
+
+/** Each thread of a subgroup reads one of the next entries, which the others get from it. */
+const throughSubgroups = (d: number, fours: number, size: number): string => `
+  for (var begin = 0u; begin < p.entries; begin += ${size}u) {
+    let from_entry = first + min(begin + seat % ${size}u, p.entries - 1u) * ${d}u;
+    ${each(fours, (v) => `let y${v} = ${load(d, 'table', 'from_entry', v)};`)}
+    ${each(
+      size,
+      (r) => `{
+      ${each(fours, (v) => `let d${v} = x${v} - subgroupBroadcast(y${v}, ${r}u);`)}
+      let far = ${each(fours, (v) => `dot(d${v}, d${v})`, ' + ')};
+      // What stands for entries past the last is the last itself, and no nearer.
+      if (far < least) { least = far; best = begin + ${r}u; }
+    }`,
+    )}
+  }`
+
+/** A point a thread. Differences are squared, so equal points are at 0. */
+const nearestShader = (d: number, size: number): Shader =>
+  remembered(shaders, `nearest of ${d} by ${size}`, () => {
+    const fours = Math.ceil(d / 4)
+    const seat = size > 0 ? ', @builtin(subgroup_invocation_id) seat: u32' : ''
+    return {
+      name: `nearest of ${d}${size > 0 ? `, by subgroups of ${size}` : ''}`,
+      enable: size > 0 ? ['subgroups'] : [],
+      reads: { x: 'f32', table: 'f32' },
+      writes: { codes: 'u32', distances: 'f32' },
+      params: {
+        ...{ rows: 'u32', group_rows: 'u32', tiles: 'u32', entries: 'u32', measured: 'u32' },
+      },
+      code: `
+${size > 0 ? '' : `var<workgroup> held: array<vec4f, ${Math.floor(HELD / fours) * fours}>;`}
+@compute @workgroup_size(${LANES})
+fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) total: vec3u, @builtin(local_invocation_index) lane: u32${seat}) {
+  let group = group_of(id, total);
+  if (group >= p.groups) { return; }
+  let top = (group / p.tiles) * p.group_rows;
+  let i = top + (group % p.tiles) * ${LANES}u + lane;
+  let live = i < min(p.rows, top + p.group_rows);
+  let at = p.x_at + select(top, i, live) * ${d}u;
+  ${each(fours, (v) => `let x${v} = ${load(d, 'x', 'at', v)};`)}
+  let first = p.table_at + (group / p.tiles) * p.entries * ${d}u;
+  var best = 0u;
+  var least = 3.4e38;
+  ${size > 0 ? throughSubgroups(d, fours, size) : throughMemory(d, fours)}
   if (live) {
     codes[p.codes_at + i] = best;
     if (p.measured == 1u) { distances[p.distances_at + i] = least; }
@@ -78,8 +103,9 @@ export function findNearest(
 ): void {
   const tiles = Math.ceil(Math.min(rows, groupRows) / LANES)
   const { table, codes, distances } = spans
+  const size = device.choices.vector === 'subgroups' ? device.subgroup : 0
   device.run(
-    nearestShader(d),
+    nearestShader(d, size),
     { x, table, codes, distances: distances ?? device.scratch(1) },
     { rows, group_rows: groupRows, tiles, entries, measured: distances ? 1 : 0 },
     Math.ceil(rows / groupRows) * tiles,

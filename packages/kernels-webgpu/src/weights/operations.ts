@@ -16,6 +16,7 @@ import type { Device, Span } from '../gpu/device.ts'
 import { elementwise, groupwise } from '../gpu/shader.ts'
 import { checkOrder, expect } from '../tensors.ts'
 import { FEW_ROWS, gatherShader, matrixShader, OUTPUTS, vectorShader } from './shaders.ts'
+import { bySubgroups, subgroupGroups, subgroupShader } from './subgroups.ts'
 import { type Packed, packDense, packStage } from './words.ts'
 
 type Operations = Pick<Kernels, 'load' | 'unload' | 'matmul' | 'gather'>
@@ -204,13 +205,22 @@ function multiplyPart(
   const rows = params.rows
   const shared = { x_row: columns, x_from: from, tokens, keep: keep ? 1 : 0 }
   const spans = { x, w: span, out }
-  if (tokens <= FEW_ROWS) {
+  const few = tokens <= FEW_ROWS
+  const { vector, matrix } = device.choices
+  const size = device.subgroup
+  if (size > 0 && bySubgroups(layout) && (few ? vector : matrix) === 'subgroups') {
+    const groups = subgroupGroups(tokens, rows, size, few)
+    const sizes = { ...params, ...shared, columns: rows }
+    device.run(subgroupShader(layout, size, few ? tokens : undefined), spans, sizes, groups)
+    return
+  }
+  if (few) {
     const groups = Math.ceil(rows / (layout.along === 'in' ? OUTPUTS : layout.length))
     device.run(vectorShader(layout, tokens), spans, { ...params, ...shared }, groups)
     return
   }
-  const size = { rows: tokens, columns: rows }
-  device.run(matrixShader(layout), spans, { ...params, ...shared, ...size }, groupsOf(tokens, rows))
+  const whole = { ...params, ...shared, rows: tokens, columns: rows }
+  device.run(matrixShader(layout), spans, whole, groupsOf(tokens, rows))
 }
 
 /** How a matrix is kept: fused where shaders decode all of it, dense otherwise, with the reason. */

@@ -14,7 +14,7 @@ const BLOCKED = ['table', 'scale', 'zero', 'bias'].flatMap((name) => [
   ...[name, `${name}_rows`, `${name}_columns`, `${name}_across`],
 ])
 
-const PARAMS: Readonly<Record<string, Element | 'i32'>> = {
+export const DECODED_PARAMS: Readonly<Record<string, Element | 'i32'>> = {
   ...{ rows: 'u32', depth: 'u32', words: 'u32', lowest: 'f32', step: 'f32' },
   ...{ entries: 'u32', row_scale: 'u32' },
   ...Object.fromEntries(BLOCKED.map((name) => [name, 'u32' as const])),
@@ -26,7 +26,7 @@ const block = (name: string): string =>
   `p.${name} + (n / p.${name}_rows) * p.${name}_across + k / p.${name}_columns`
 
 /** What the codes mean: `grid_value` of a word's place, and a weight in `decoded` and `weight_of`. */
-function decoding(layout: Layout): string {
+export function decoding(layout: Layout): string {
   const { kind, bits, length, along, scale, zero, bias, rowScale } = layout
   const perWord = 32 / bits
   const mask = bits === 32 ? '0xffffffffu' : `${2 ** bits - 1}u`
@@ -63,9 +63,9 @@ fn weight_of(n: u32, k: u32) -> f32 {
 }`
 }
 
-const X = { x_row: 'u32', x_from: 'u32', tokens: 'u32', keep: 'u32' } as const
+export const X = { x_row: 'u32', x_from: 'u32', tokens: 'u32', keep: 'u32' } as const
 
-const PUT = `
+export const PUT = `
 fn put(t: u32, n: u32, sum: f32) {
   let at = p.out_at + t * p.rows + n;
   var value = sum * row_scale_of(n);
@@ -83,14 +83,14 @@ function remember(key: string, make: () => Omit<Shader, 'name'>): Shader {
   return shader
 }
 
-const nameOf = (layout: Layout): string => Object.values(layout).join(' ')
+export const nameOf = (layout: Layout): string => Object.values(layout).join(' ')
 
 /** out[t, n] for 1 … 4 rows of x: each output's words are shared out over threads. */
 export function vectorShader(layout: Layout, tokens: number): Shader {
   return remember(`vector × ${tokens}, ${nameOf(layout)}`, () => ({
     reads: { x: 'f32', w: 'u32' },
     writes: { out: 'f32' },
-    params: { ...PARAMS, ...X },
+    params: { ...DECODED_PARAMS, ...X },
     code: layout.along === 'in' ? alongIn(layout, tokens) : alongOut(layout, tokens),
   }))
 }
@@ -199,7 +199,7 @@ export function matrixShader(layout: Layout): Shader {
   return remember(`matrix, ${nameOf(layout)}`, () => ({
     reads: { x: 'f32', w: 'u32' },
     writes: { out: 'f32' },
-    params: { ...PARAMS, ...X, columns: 'u32' },
+    params: { ...DECODED_PARAMS, ...X, columns: 'u32' },
     code: productCode(
       `${decoding(layout)}${PUT.replaceAll('p.rows', 'p.columns')}
 fn a_value(t: u32, k: u32) -> f32 { return x[p.x_at + p.x_from + t * p.x_row + k]; }
@@ -215,7 +215,7 @@ export function gatherShader(layout: Layout): Shader {
     reads: { w: 'u32', picked: 'u32', order: 'u32' },
     writes: { out: 'f32' },
     params: {
-      ...PARAMS,
+      ...DECODED_PARAMS,
       ...{ count: 'u32', out_row: 'u32', begin: 'u32', some: 'u32', ordered: 'u32', keep: 'u32' },
     },
     code: `${decoding(layout)}
