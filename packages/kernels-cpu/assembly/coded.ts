@@ -55,6 +55,12 @@ export function spread(
       ? -scale * level
       : halfValue(load<u16>(scales + (<usize>(blocks + block) << 1)))
     const end = min(size, (block + 1) * channels - first)
+    const factors = f32x4.splat(scale)
+    const levels = f32x4.splat(bias)
+    for (; i + 4 <= end; i += 4) {
+      v128.store(s + (<usize>i << 2), factors)
+      v128.store(z + (<usize>i << 2), levels)
+    }
     for (; i < end; i++) {
       store<f32>(s + (<usize>i << 2), scale)
       store<f32>(z + (<usize>i << 2), bias)
