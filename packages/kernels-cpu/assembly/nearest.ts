@@ -5,6 +5,7 @@
  */
 
 import { searchCells } from './cells'
+import { narrowOf, NARROW_ROOM, searchNarrow } from './nearest-narrow'
 import { take, thread, wide } from './threads'
 
 /** Bytes of an entry of a packed table. */
@@ -258,6 +259,8 @@ export function nearest(
   const together = wide && d <= 8 && !load<usize>(table - 4) ? 8 : 4
   const line = <usize>together << 2
   const squares = side + room - SQUARES
+  const spare = squares - NARROW_ROOM
+  const narrow = together == 8 && narrowOf(table) != 0
   const stride = <usize>d << 2
   const tasks = (n + TASK - 1) / TASK
   for (let task = take(); task < tasks; task = take()) {
@@ -268,7 +271,9 @@ export function nearest(
         let to = side + (<usize>lane << 2)
         for (let e = 0; e < d; e++, to += line) store<f32>(to, load<f32>(p + (<usize>e << 2)))
       }
-      if (together == 8) searchEight(d, table, entries, side, at)
+      if (narrow && searchNarrow(d, table, entries, side, at, spare)) {
+        // Found.
+      } else if (together == 8) searchEight(d, table, entries, side, at)
       else v128.store(at, searchNear(d, table, entries, side, squares))
       for (let lane = 0; lane < min(together, last - i); lane += 4) {
         const some = min(4, last - i - lane)

@@ -36,6 +36,9 @@ const TABLE_HEADER = 64
 const CELL = 64
 const MOST_CELLS = 512
 const SQUARES = MOST_CELLS * 4
+/** As assembly/nearest-narrow.ts has it. */
+const NARROW_ROOM = 9 * 32
+const NARROW = 20
 
 /**
  * Entries from which on cells pay: the longer the vectors, the more of them reach into one another. Four times as
@@ -45,6 +48,9 @@ const fewest = (length: number, together: 4 | 8): number =>
   length < 4 || length > 8
     ? Number.POSITIVE_INFINITY
     : (length <= 6 ? 1024 : 2048) * (together / 4) ** 2
+
+/** Entries from which on eight vectors of 7 or 8 meet whole numbers first (assembly/nearest-narrow.ts). */
+const FEWEST_NARROW = 2048
 
 /** As assembly/later.ts has it: errors twice, a panel. */
 const LATER_ROOM = 2 * BLOCK * ROWS * 4 + 64 + BLOCK * 64 * 4 + 192
@@ -68,6 +74,11 @@ export function vectorOperations(device: Device): Operations {
     const count = Math.min(MOST_CELLS, Math.floor(rows / CELL / 4) * 4)
     const pays = rows >= fewest(columns, together) && vectors >= 8 * count
     memory.u32[at / 4 - 1] = pays ? makeCells(name, at, rows, columns, count) : 0
+    memory.u32[at / 4 - 2] = 0
+    if (together === 8 && !pays && rows >= FEWEST_NARROW && (columns === 7 || columns === 8)) {
+      const narrow = device.room(`${name}, narrow`, rows * NARROW)
+      device.run('packNarrow', 0, narrow, at, rows, columns)
+    }
     return at
   }
 
@@ -180,7 +191,7 @@ export function vectorOperations(device: Device): Operations {
       const out = expect(codes, x.rows, 1, 'codes', 'u16').at
       const lengths = distances ? expect(distances, x.rows, 1, 'distances').at : 0
       const packed = pack('table', table, x.rows, device.wide ? 8 : 4)
-      const scratch = device.roomPerThread('nearest', 256 + 64 + SQUARES)
+      const scratch = device.roomPerThread('nearest', 256 + 64 + NARROW_ROOM + SQUARES)
       const work = x.rows * d * entries
       device.run(
         'nearest',
