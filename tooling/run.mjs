@@ -26,19 +26,26 @@ if (task === 'test') {
   for (const [command, ...rest] of [
     ['biome', 'check', '--error-on-warnings', '.'],
     ['tsc', '--noEmit', '-p', 'tsconfig.json'],
+    ['svelte-check', '--workspace', 'apps/studio', '--tsconfig', './tsconfig.json'],
     ['vitest', 'run', ...args],
   ]) {
     console.error(`\n› ${[command, ...rest].join(' ')}`)
     run(path.join(root, 'node_modules/.bin', command), rest, root)
   }
 } else if (task === 'cli') {
-  run(
-    node,
-    [path.join(root, 'apps/cli/src/main.ts'), ...args],
-    process.env.INIT_CWD ?? process.cwd(),
-  )
+  runCli(args)
+} else if (task === 'studio') {
+  const studio = path.join(root, 'apps/studio')
+  console.error("Building the studio's page …")
+  run(path.join(studio, 'node_modules/.bin/vite'), ['build', '--logLevel', 'warn'], studio)
+  runCli(['studio', ...args])
 } else {
   run(node, [path.join(root, task), ...args], root)
+}
+
+function runCli(words) {
+  const main = path.join(root, 'apps/cli/src/main.ts')
+  run(node, [main, ...words], process.env.INIT_CWD ?? process.cwd())
 }
 
 /** Runs and ends with the same exit code when that is not 0; Ctrl-C reaches the child by itself. */

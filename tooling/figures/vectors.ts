@@ -1,6 +1,6 @@
 /**
  * What each choice of VPTQ and GPTVQ gives, as Markdown tables; each row a whole run:
- *   node tooling/figures/vectors.ts vptq | gptvq [--model DIR --calibration FILE --evaluation FILE --context 2048] [--samples N] [--windows N] [--only TEXT]
+ *   node tooling/figures/vectors.ts vptq | gptvq [--model DIR --calibration FILE --evaluation FILE --context 2048] [--samples N] [--windows N] [--only TEXT …]
  */
 
 import { fileURLToPath } from 'node:url'
@@ -19,7 +19,7 @@ const { values, positionals } = parseArgs({
     samples: { type: 'string', default: '16' },
     windows: { type: 'string', default: '32' },
     threads: { type: 'string', default: '1' },
-    only: { type: 'string' },
+    only: { type: 'string', multiple: true },
   },
 })
 
@@ -103,7 +103,7 @@ console.log(
 )
 console.log(`| original | 16 | 0 | ${(await figures.original()).toFixed(3)} | 0 | |`)
 for (const [name, recipe] of rows) {
-  if (values.only && !name.includes(values.only)) continue
+  if (values.only && !values.only.some((text) => name.includes(text))) continue
   const m = await figures.measure(recipe)
   console.log(
     `| ${name} | ${m.bits.toFixed(3)} | ${(100 * m.error).toFixed(3)} | ${m.perplexity.toFixed(3)} | ${m.kl.toFixed(4)} | ${m.cpuSeconds.toFixed(1)} |`,

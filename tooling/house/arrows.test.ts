@@ -21,7 +21,7 @@ const manifest = (folder: string): Manifest =>
 /** Every module that a file imports, statically or not. */
 function importsOf(file: string): string[] {
   const text = readFileSync(path.join(root, file), 'utf8')
-  const found = text.matchAll(/(?:from|import)\s*\(?\s*['"]([^'"\n]+)['"]/g)
+  const found = text.matchAll(/(?<!['"])(?:from|import)\s*\(?\s*['"]([^'"\n]+)['"]/g)
   return [...found].map(([, name]) => name)
 }
 

@@ -6,6 +6,7 @@ export const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   core: [],
   formats: ['safetensors'],
   pipeline: ['model', 'formats'],
+  inspection: ['model', 'formats'],
   testing: ['demo-model'],
 }
 
@@ -22,12 +23,14 @@ export const BROWSER: readonly string[] = [
   'formats',
   'model',
   'pipeline',
+  'inspection',
   'quantizer-rtn',
   'quantizer-gptq',
   'palettize',
   'quantizer-vptq',
   'quantizer-gptvq',
   'kernels-webgpu',
+  'kvcache',
 ]
 
 export function allowed(from: string): readonly string[] {

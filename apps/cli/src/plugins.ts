@@ -10,6 +10,7 @@ import { vptq } from '@lowbit/quantizer-vptq'
 import { keptChoices } from './kept-choices.ts'
 
 export { FORMATS } from '@lowbit/formats'
+export { CACHE_SCHEMES } from '@lowbit/kvcache'
 
 export const QUANTIZERS: readonly QuantizerPlugin[] = [gptq, vptq, gptvq, palettize, pq, rtn]
 
@@ -30,3 +31,8 @@ export const DEVICES: Readonly<Record<string, (request: KernelsRequest) => Promi
 }
 
 export const DEFAULT_DEVICE = 'cpu'
+
+/** Groups of the kernels' contract that a device does not do yet, and why. */
+export const SKIPPED: Readonly<Record<string, Readonly<Record<string, string>>>> = {
+  webgpu: { cache: 'no shaders for caches in few bits yet' },
+}

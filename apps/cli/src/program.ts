@@ -46,6 +46,11 @@ const COMMANDS: readonly Entry[] = [
     load: () => import('./commands/inspect.ts'),
   },
   {
+    name: 'studio',
+    summary: 'the same as a web page: quantize, look, chat, in a browser tab',
+    load: () => import('./commands/studio.ts'),
+  },
+  {
     name: 'methods',
     summary: 'every method, format and device, and what goes with what',
     load: () => import('./commands/methods.ts'),

@@ -2,11 +2,13 @@
 
 import {
   codesAt,
+  isSmallTable,
   isTable,
   largestOf,
   levelsOf,
   lowestOf,
   place,
+  roundSixteen,
   stepOf,
   tableAt,
   valuesAt,
@@ -232,6 +234,13 @@ export function round(
       const table = tableAt(grid, tableRows, tablesAcross, row, tableBlock)
       // As far as both scale and table stay the same.
       const end = min(columns, min((block + 1) * blockColumns, (tableBlock + 1) * tableColumns))
+      if (isSmallTable(table)) {
+        for (; column + 16 <= end; column += 16) {
+          const index = start + <usize>column
+          const values = decoded ? decoded + (index << 2) : 0
+          v128.store(codes + index, roundSixteen(table, weight + (index << 2), s, z, values))
+        }
+      }
       for (; column < end; column += 4) {
         const left = end - column
         const index = start + <usize>column

@@ -138,6 +138,47 @@ export function codesAt(grid: usize, at: v128): u32 {
   return <u32>i32x4.extract_lane(i8x16.narrow_i16x8_u(narrow, narrow), 0)
 }
 
+/** Whether it is a table of at most 16 values. */
+// @ts-ignore: decorator
+@inline
+export function isSmallTable(grid: usize): bool {
+  return isTable(grid) && load<i32>(grid, 28) <= 16
+}
+
+/**
+ * Codes of 16 weights by a table of at most 16 values, as bytes, each threshold read once for all of them. What they
+ * mean goes to `decoded`, if any.
+ */
+export function roundSixteen(grid: usize, w: usize, s: v128, z: v128, decoded: usize): v128 {
+  const v0 = f32x4.add(f32x4.div(v128.load(w), s), z)
+  const v1 = f32x4.add(f32x4.div(v128.load(w, 16), s), z)
+  const v2 = f32x4.add(f32x4.div(v128.load(w, 32), s), z)
+  const v3 = f32x4.add(f32x4.div(v128.load(w, 48), s), z)
+  let rank0 = i32x4.splat(0)
+  let rank1 = rank0
+  let rank2 = rank0
+  let rank3 = rank0
+  let threshold = load<usize>(grid, 16)
+  const end = threshold + (<usize>(load<i32>(grid, 28) - 1) << 2)
+  for (; threshold < end; threshold += 4) {
+    const t = v128.load32_splat(threshold)
+    rank0 = i32x4.sub(rank0, f32x4.gt(v0, t))
+    rank1 = i32x4.sub(rank1, f32x4.gt(v1, t))
+    rank2 = i32x4.sub(rank2, f32x4.gt(v2, t))
+    rank3 = i32x4.sub(rank3, f32x4.gt(v3, t))
+  }
+  if (decoded) {
+    v128.store(decoded, valuesAt(grid, rank0, s, z))
+    v128.store(decoded, valuesAt(grid, rank1, s, z), 16)
+    v128.store(decoded, valuesAt(grid, rank2, s, z), 32)
+    v128.store(decoded, valuesAt(grid, rank3, s, z), 48)
+  }
+  const low = i16x8.narrow_i32x4_u(rank0, rank1)
+  const ranks = i8x16.narrow_i16x8_u(low, i16x8.narrow_i32x4_u(rank2, rank3))
+  // Behind fewer than 16 codes stands something else, which no rank asks for.
+  return i8x16.swizzle(v128.load(load<usize>(grid, 24)), ranks)
+}
+
 /** The descriptor that row `row` and block of columns `block` have of a grid with several tables. */
 // @ts-ignore: decorator
 @inline

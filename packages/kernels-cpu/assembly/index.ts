@@ -32,6 +32,8 @@ export {
 export { rmsNorm, layerNorm, add, rope, activate } from './norm'
 export { softmax, entropyParts, divergenceParts } from './softmax'
 export { attention } from './attention'
+export { encodeRows, decodeRows, hadamard } from './coded'
+export { attendCoded } from './coded-attention'
 export { attentionGradient, sumHeads } from './attention-gradient'
 export { activateGradient, divergenceGradient, entropyGradient } from './gradients'
 export { normGradient, normSums } from './norm-gradient'

@@ -2,6 +2,7 @@
 
 import { type Kernels, LowbitError } from '@lowbit/core'
 import { algebraOperations } from './algebra/operations.ts'
+import { codedOperations } from './decoder/coded.ts'
 import { gradientOperations } from './decoder/gradients.ts'
 import { decoderOperations } from './decoder/operations.ts'
 import { createDevice } from './device.ts'
@@ -73,6 +74,7 @@ export async function cpu(options: CpuOptions = {}): Promise<CpuKernels> {
     ...quantizeOperations(device),
     ...vectorOperations(device),
     ...decoderOperations(device),
+    ...codedOperations(device),
     ...gradientOperations(device),
     dispose: () => pool.stop(),
   }

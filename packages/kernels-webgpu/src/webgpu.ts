@@ -8,6 +8,7 @@ import { decoderOperations } from './decoder/operations.ts'
 import { findAdapter, findGpu } from './gpu/adapter.ts'
 import { type Choices, createDevice } from './gpu/device.ts'
 import { type ChoiceCache, keptChoices, measureChoices } from './measure.ts'
+import { missing } from './missing.ts'
 import { measurePeak, type Peak } from './peak.ts'
 import { quantizeOperations } from './quantize/operations.ts'
 import { tableOperations } from './tables/operations.ts'
@@ -104,6 +105,7 @@ export async function webgpu(options: WebGpuOptions = {}): Promise<WebGpuKernels
     ...vectorOperations(device),
     ...gradientOperations(device),
     ...trainingOperations(device),
+    ...missing('hadamard', 'encodeRows', 'decodeRows', 'attendCoded'),
     dispose() {
       device.dispose()
       instances.delete(gpu)

@@ -1,6 +1,6 @@
 export { ARCHITECTURES, findArchitecture } from './architectures/index.ts'
 export { llama } from './architectures/llama.ts'
-export { calibrationWindows } from './calibration/windows.ts'
+export { calibrationWindows, firstTokens } from './calibration/windows.ts'
 export {
   type BlockGradients,
   type BlockTrace,

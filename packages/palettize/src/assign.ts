@@ -38,8 +38,8 @@ export interface Assignment {
   readonly rowScale?: Tensor
 }
 
-/** Codes and their values take the place of what `codes` (u8) and `decoded` hold: to the nearest value. */
-export function assignNearest(job: Assignment, codes: Tensor, decoded: Tensor): void {
+/** Codes and their values take the place of what `codes` (u8) and `decoded`, if any, hold: to the nearest value. */
+export function assignNearest(job: Assignment, codes: Tensor, decoded?: Tensor): void {
   const { kernels, weight } = job
   const { scale, rounding, free } = scaling(job)
   kernels.round(codes, decoded, weight, scale, undefined, rounding)

@@ -243,6 +243,16 @@ describe('vector palettes', () => {
     }
   })
 
+  it('refitted tables beat those that k-means left', async () => {
+    for (const axis of [0, 1] as const) {
+      const error = async (rounds: number): Promise<number> => {
+        const options = { bits: 4, clusterDim: 2, axis, rounds } as const
+        return outputError(layer, decode(await quantize(layer, options)))
+      }
+      expect(await error(2)).toBeLessThan(await error(0))
+    }
+  })
+
   it('feedback beats nearest vectors', async () => {
     for (const axis of [0, 1] as const) {
       const options = { bits: 4, clusterDim: 2, axis } as const

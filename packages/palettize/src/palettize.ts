@@ -75,10 +75,11 @@ async function makePalette(input: QuantizeInput, scheme: PaletteScheme): Promise
     const importance = await importanceOf(input, scheme, own)
     signal?.throwIfAborted()
     if (scheme.clusterDim > 1) return await makeVectorPalette(input, scheme, importance, own)
+    const needsValues = scheme.feedback || scheme.outliers > 0
     const work: Work = {
       ...{ input, scheme, blocks, importance, own },
       codes: own(kernels.tensor(rows, columns, 'u8')),
-      decoded: own(kernels.tensor(rows, columns)),
+      ...(needsValues && { decoded: own(kernels.tensor(rows, columns)) }),
     }
     const fitted = await (scheme.outliers > 0 ? fitWithoutOutliers(work) : fitPalette(work))
     signal?.throwIfAborted()
@@ -116,9 +117,9 @@ interface Work {
   readonly blocks: { readonly rows: number; readonly columns: number }
   readonly importance: Importance
   readonly own: (tensor: Tensor) => Tensor
-  /** What is being made: u8 codes, and their values. */
+  /** What is being made: u8 codes, and their values where anything goes on from them. */
   readonly codes: Tensor
-  readonly decoded: Tensor
+  readonly decoded?: Tensor
 }
 
 interface Palette {
@@ -143,8 +144,9 @@ async function fitPalette(
 
 /** A first palette shows which weights lose most; the second is fitted without them. */
 async function fitWithoutOutliers(work: Work): Promise<Palette> {
-  const { input, scheme, importance, own, decoded } = work
+  const { input, scheme, importance, own } = work
   const { kernels, weight } = input
+  const decoded = work.decoded!
   assignPlainly(work, await fitPalette(work))
   const { tensor } = importance
   const choice = { kernels, weight, decoded, importance: tensor, share: scheme.outliers }
@@ -189,10 +191,11 @@ async function assignFirst(work: Work, palette: Palette): Promise<StoredTables> 
 
 /** Codes by the feedback pass or by training; then codes and tables in turn, each the best for the other. */
 async function assign(work: Work, palette: Palette): Promise<StoredTables> {
-  const { input, scheme, blocks, importance, codes, decoded, own } = work
+  const { input, scheme, blocks, importance, codes, own } = work
   const { kernels, signal } = input
   const { weight, rowScale } = palette
   if (!scheme.feedback) return assignFirst(work, palette)
+  const decoded = work.decoded!
   let { stored } = palette
   const { entries } = stored.grid
   const feedback = await prepareFeedback(input, scheme, importance.diagonal!)

@@ -1,16 +1,20 @@
 /**
  * Vector palettes: one code for `clusterDim` weights along the channel axis, as Core ML has them (axis 0: consecutive rows
  * of one column; axis 1: consecutive columns of one row). The table is found by k-means from one k-means++
- * start, each vector weighed by diag(H) of its columns, and assigned by the feedback pass over vectors.
+ * start, each vector weighed by diag(H) of its columns, and assigned by the feedback pass over vectors; then table
+ * and codes are fitted to each other, as those of scalars are.
  */
 
 import {
   inverseOrder,
+  type Kernels,
+  type Numbers,
   packCodes,
   type QuantizedMatrix,
   type QuantizeInput,
   type Tensor,
   toNumbers,
+  updateTables,
   type VectorRounding,
 } from '@lowbit/core'
 import { type Feedback, prepareFeedback } from './assign.ts'
@@ -19,6 +23,10 @@ import type { PaletteScheme } from './options.ts'
 
 /** Of Lloyd's algorithm; more change little (faiss takes as many). */
 const ITERATIONS = 20
+/** Steps of conjugate gradients in a refit. */
+const UPDATES = 10
+/** Sweeps of descent after each. */
+const REFIT_SWEEPS = 2
 /** Entries that descent looks at around the one at hand. */
 const NEIGHBOURS = 32
 
@@ -40,8 +48,7 @@ export async function makeVectorPalette(
     ...{ groupRows: vectors.rows, entries, iterations: ITERATIONS },
     ...{ weights, seeding: 'kmeans++', seed: input.seed },
   })
-  const tables = toNumbers(scheme.tableType === 'f32' ? 'f32' : 'f16', await kernels.read(table))
-  kernels.write(table, tables.values)
+  let tables = await roundTable(kernels, table, scheme)
   signal?.throwIfAborted()
   const rounding = { length, along, tables: [{ values: table, entries }] } as const
   const feedback = scheme.feedback
@@ -51,6 +58,7 @@ export async function makeVectorPalette(
   const codes = feedback
     ? await feedBack(input, scheme, rounding, feedback, own)
     : await nearest(input, vectors, table, length, along, own)
+  if (feedback) tables = await roundTable(kernels, table, scheme)
   return {
     rows,
     columns,
@@ -62,6 +70,17 @@ export async function makeVectorPalette(
       },
     ],
   }
+}
+
+/** The table as it is stored, which it becomes. */
+async function roundTable(
+  kernels: Kernels,
+  table: Tensor,
+  { tableType }: PaletteScheme,
+): Promise<Numbers> {
+  const tables = toNumbers(tableType === 'f32' ? 'f32' : 'f16', await kernels.read(table))
+  kernels.write(table, tables.values)
+  return tables
 }
 
 /** [vectors, length]; the last of a row or column is filled up with zeros. `out`: column by column. */
@@ -127,13 +146,16 @@ async function nearest(
   return Uint16Array.from(found, (_, i) => found[(i % columns) * down + Math.floor(i / columns)])
 }
 
+/** Codes by the feedback pass and by descent, and the table moved to where it serves them best. */
 async function feedBack(
-  { kernels, weight, hessian }: QuantizeInput,
-  { sweeps }: PaletteScheme,
+  input: QuantizeInput,
+  scheme: PaletteScheme,
   rounding: VectorRounding,
   { factor, lambda, order }: Feedback,
   own: (tensor: Tensor) => Tensor,
 ): Promise<Uint16Array> {
+  const { kernels, weight, signal } = input
+  const hessian = input.hessian!
   const { rows, columns } = weight
   const { length, along } = rounding
   const [high, wide] =
@@ -143,21 +165,37 @@ async function feedBack(
   if (order) kernels.permuteColumns(working, weight, order)
   else kernels.copy(working, weight)
   kernels.feedbackVectors([codes], working, factor, rounding)
-  let found = (await kernels.readCodes(codes)) as Uint16Array
   if (order) {
+    const found = (await kernels.readCodes(codes)) as Uint16Array
     const place = inverseOrder(order)
-    found = found.map((_, i) => found[i - (i % columns) + place[i % columns]])
+    kernels.write(
+      codes,
+      found.map((_, i) => found[i - (i % columns) + place[i % columns]]),
+    )
   }
-  if (along === 'in' || sweeps === 0) return found
-  kernels.write(codes, found)
-  kernels.decodeVectors(working, [codes], rounding)
   const [{ values, entries }] = rounding.tables
   const neighbours = own(kernels.tensor(entries, Math.min(NEIGHBOURS, entries), 'u16'))
-  kernels.neighbours(neighbours, values)
-  for (let sweep = 0; sweep < sweeps; sweep++) {
-    kernels.descendVectors([codes], working, weight, hessian!, {
-      ...{ ...rounding, damping: lambda, neighbours: [neighbours] },
+  const descend = (sweeps: number): void => {
+    // Only vectors of one column: the others have one slope for each of their weights.
+    if (along === 'in' || sweeps === 0) return
+    kernels.decodeVectors(working, [codes], rounding)
+    kernels.neighbours(neighbours, values)
+    for (let sweep = 0; sweep < sweeps; sweep++) {
+      kernels.descendVectors([codes], working, weight, hessian, {
+        ...{ ...rounding, damping: lambda, neighbours: [neighbours] },
+      })
+    }
+  }
+  descend(scheme.sweeps)
+  // Codes that do not move leave nothing to a second round.
+  const rounds = along === 'in' ? Math.min(1, scheme.rounds) : scheme.rounds
+  for (let round = 0; round < rounds; round++) {
+    await updateTables({
+      ...{ kernels, weight, hessian, iterations: UPDATES, signal },
+      parts: [{ codes: [codes], options: rounding }],
     })
+    await roundTable(kernels, values, scheme)
+    descend(REFIT_SWEEPS)
   }
   return (await kernels.readCodes(codes)) as Uint16Array
 }

@@ -1,5 +1,6 @@
 /** The contract of kernels without a test runner, in Node and in browsers: `@lowbit/testing/checks`. */
 
+export { measureSpeed, type Speed } from './checks/speed.ts'
 export {
   type CheckResult,
   type KernelCheck,

@@ -269,3 +269,41 @@ describe('the program', () => {
     expect(debug.stderr).toContain('    at ')
   })
 })
+
+describe('caches in few bits', () => {
+  const options = ['--windows', '1', '--context', '128', '--cache-step', '16']
+
+  it('eval measures them against the full one', async () => {
+    const { json, code } = await runJson(['eval', 'demo', '--cache', 'int8', ...options])
+    expect(code).toBe(0)
+    expect(json).toMatchObject({ cache: 'int8', kl: expect.any(Number) })
+    const { kl, perplexity, referencePerplexity } = json as Record<string, number>
+    expect(kl).toBeLessThan(1e-3)
+    expect(Math.abs(perplexity / referencePerplexity - 1)).toBeLessThan(2e-3)
+  })
+
+  it('generate goes on with them', async () => {
+    const { json } = await runJson([
+      'generate',
+      'demo',
+      'And it came',
+      '-n',
+      '4',
+      '--cache',
+      'kivi',
+      '--cache-bits',
+      '4',
+    ])
+    expect(json).toMatchObject({ cache: 'kivi', tokens: 4 })
+  })
+
+  it.each([
+    [['--cache', 'int8', '--cache-bits', '2'], /int8 has no option bits/],
+    [['--cache-bits', '2'], /belongs to a --cache other than full/],
+    [['--cache', 'kivi', '--cache-bits', '5'], /one of 2, 3, 4, 8/],
+  ])('refuses %j', async (flags, message) => {
+    const { json, code } = await runJson(['eval', 'demo', ...flags])
+    expect(code).not.toBe(0)
+    expect((json as { error: { message: string } }).error.message).toMatch(message)
+  })
+})

@@ -1,5 +1,6 @@
 /** lowbit convert */
 
+import { bytes, duration } from '@lowbit/inspection'
 import { convertModel } from '@lowbit/pipeline'
 import { type Command, Option } from 'commander'
 import { parseBytes } from '../flags/values.ts'
@@ -9,7 +10,6 @@ import { FORMATS } from '../plugins.ts'
 import type { Action } from '../program.ts'
 import type { Session } from '../session.ts'
 import { facts } from '../terminal/table.ts'
-import { bytes, duration } from '../terminal/units.ts'
 
 const DENSE_TYPES = ['f16', 'bf16', 'f32'] as const
 

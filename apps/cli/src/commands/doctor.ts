@@ -2,16 +2,17 @@
 
 import os from 'node:os'
 import type { Kernels } from '@lowbit/core'
+import { bytes } from '@lowbit/inspection'
+import { measureSpeed } from '@lowbit/testing/checks'
 import type { Command } from 'commander'
 import { wasmFeatures } from '../checkup/features.ts'
 import { type Check, checkContract, checkDemo, checkMatrices } from '../checkup/results.ts'
-import { measureSpeed } from '../checkup/speed.ts'
 import { addDeviceFlags, type DeviceFlags } from '../flags/device.ts'
+import { SKIPPED } from '../plugins.ts'
 import type { Action } from '../program.ts'
 import type { Session } from '../session.ts'
 import { paint } from '../terminal/style.ts'
 import { facts } from '../terminal/table.ts'
-import { bytes } from '../terminal/units.ts'
 
 export function define(command: Command, run: (action: Action) => Promise<void>): void {
   addDeviceFlags(command)
@@ -67,7 +68,9 @@ async function examine(flags: DoctorFlags, session: Session): Promise<void> {
     // Drivers of GPUs differ in what they get wrong; the CPU's kernels are the same WebAssembly everywhere.
     if (flags.contract || !strict.strict) {
       const make = () => session.kernels(flags, strict.strict)
-      checks.push(...(await checkContract(make, session.signal, progress)))
+      checks.push(
+        ...(await checkContract(make, SKIPPED[flags.device] ?? {}, session.signal, progress)),
+      )
     }
     progress.update(1, 'measuring speed')
   } finally {

@@ -1,7 +1,8 @@
 /** lowbit eval */
 
 import path from 'node:path'
-import { LowbitError } from '@lowbit/core'
+import { type CacheScheme, LowbitError } from '@lowbit/core'
+import { duration } from '@lowbit/inspection'
 import {
   loadTokenizer,
   parseTask,
@@ -11,6 +12,7 @@ import {
   type Tokenizer,
 } from '@lowbit/model'
 import { type Command, Option } from 'commander'
+import { addCacheFlags, addCacheStepFlag, type CacheFlags, readCache } from '../flags/cache.ts'
 import { ACTIVATIONS, type Activations, addDeviceFlags, type DeviceFlags } from '../flags/device.ts'
 import { wholeNumber } from '../flags/values.ts'
 import { type LoadedModel, loadModel } from '../model-source/load-model.ts'
@@ -19,9 +21,8 @@ import { demoText, readText } from '../model-source/texts.ts'
 import type { Action } from '../program.ts'
 import type { Session } from '../session.ts'
 import { facts, table } from '../terminal/table.ts'
-import { duration } from '../terminal/units.ts'
 
-interface Flags extends DeviceFlags {
+interface Flags extends DeviceFlags, CacheFlags {
   readonly text?: string
   readonly context?: number
   readonly windows?: number
@@ -55,11 +56,20 @@ export function define(command: Command, run: (action: Action) => Promise<void>)
         .choices(ACTIVATIONS)
         .default('f32'),
     )
+  addCacheFlags(command)
+  addCacheStepFlag(command)
   addDeviceFlags(command)
-  command.action((model: string, flags: Flags) => run((session) => evaluate(model, flags, session)))
+  command.action((model: string, flags: Flags) =>
+    run((session) => evaluate(model, readCache(command, flags), flags, session)),
+  )
 }
 
-async function evaluate(name: string, flags: Flags, session: Session): Promise<void> {
+async function evaluate(
+  name: string,
+  cache: CacheScheme | undefined,
+  flags: Flags,
+  session: Session,
+): Promise<void> {
   const started = performance.now()
   const model = await openModel(name, session)
   const text = await chooseText(model, flags)
@@ -72,7 +82,8 @@ async function evaluate(name: string, flags: Flags, session: Session): Promise<v
     ? await loadReference(flags.reference, tokenizer, loaded, session)
     : undefined
   const context = flags.context ?? Math.min(USUAL_CONTEXT, loaded.decoder.config.context)
-  const measured = tokens && (await measure(loaded, reference, tokens, context, flags, session))
+  const measured =
+    tokens && (await measure(loaded, reference, { tokens, context, cache }, flags, session))
   const results: TaskResult[] = []
   for (const { task, items } of tasks) {
     const progress = session.progress(task)
@@ -87,6 +98,7 @@ async function evaluate(name: string, flags: Flags, session: Session): Promise<v
   const seconds = (performance.now() - started) / 1000
   session.result({
     model: name,
+    cache: flags.cache,
     ...measured,
     bitsPerWeight: loaded.bitsPerWeight,
     seconds,
@@ -140,11 +152,16 @@ async function loadReference(
   return loadModel(model, decoder.kernels, 'f32', session)
 }
 
+interface Scored {
+  readonly tokens: readonly number[]
+  readonly context: number
+  readonly cache?: CacheScheme
+}
+
 async function measure(
   { decoder }: LoadedModel,
   reference: LoadedModel | undefined,
-  tokens: readonly number[],
-  context: number,
+  { tokens, context, cache }: Scored,
   flags: Flags,
   session: Session,
 ) {
@@ -160,7 +177,9 @@ async function measure(
   const measured = await perplexity(decoder, tokens, {
     context,
     windows: flags.windows,
-    reference: reference?.decoder,
+    // A cache is held against the full one of the same model, if against nothing else.
+    reference: reference?.decoder ?? (cache && decoder),
+    ...(cache && { cache, step: flags.cacheStep }),
     signal: session.signal,
     onProgress: (done, total, soFar) =>
       progress.update(done / total, `window ${done} of ${total}, ${soFar.toFixed(3)} so far`),
@@ -182,7 +201,7 @@ function perplexityFacts(measured: Measured, flags: Flags): [string, string][] {
     ...(kl === undefined || referencePerplexity === undefined
       ? []
       : ([
-          [`perplexity of ${flags.reference}`, referencePerplexity.toFixed(4)],
+          [`perplexity of ${flags.reference ?? 'the full cache'}`, referencePerplexity.toFixed(4)],
           ['mean KL divergence', `${kl.toFixed(5)} nats`],
         ] as [string, string][])),
     ['scored', `${tokens} tokens in ${windows} windows of ${context}`],

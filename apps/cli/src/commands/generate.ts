@@ -1,9 +1,10 @@
 /** lowbit generate */
 
 import { text as readStream } from 'node:stream/consumers'
-import { LowbitError } from '@lowbit/core'
+import { type CacheScheme, LowbitError } from '@lowbit/core'
 import { generate, loadTokenizer } from '@lowbit/model'
 import { type Command, Option } from 'commander'
+import { addCacheFlags, type CacheFlags, readCache } from '../flags/cache.ts'
 import { ACTIVATIONS, type Activations, addDeviceFlags, type DeviceFlags } from '../flags/device.ts'
 import { parseNumber, wholeNumber } from '../flags/values.ts'
 import { loadModel } from '../model-source/load-model.ts'
@@ -12,7 +13,7 @@ import type { Action } from '../program.ts'
 import type { Session } from '../session.ts'
 import { streamText } from '../terminal/stream-text.ts'
 
-interface Flags extends DeviceFlags {
+interface Flags extends DeviceFlags, CacheFlags {
   readonly prompt?: string
   readonly maxTokens: number
   readonly temperature: number
@@ -47,15 +48,17 @@ export function define(command: Command, run: (action: Action) => Promise<void>)
         .choices(ACTIVATIONS)
         .default('int8'),
     )
+  addCacheFlags(command)
   addDeviceFlags(command)
   command.action((model: string, prompt: string | undefined, flags: Flags) =>
-    run((session) => continueText(model, prompt, flags, session)),
+    run((session) => continueText(model, prompt, readCache(command, flags), flags, session)),
   )
 }
 
 async function continueText(
   name: string,
   argument: string | undefined,
+  cache: CacheScheme | undefined,
   flags: Flags,
   session: Session,
 ): Promise<void> {
@@ -75,6 +78,7 @@ async function continueText(
     topP: flags.topP,
     seed: flags.seed,
     stop: tokenizer.stop,
+    cache,
     signal: session.signal,
     onToken: stream.push,
   })
@@ -85,6 +89,7 @@ async function continueText(
   const prefillTokensPerSecond = promptTokens / prefillSeconds
   session.result({
     model: name,
+    cache: flags.cache,
     text,
     tokens: tokens.length,
     promptTokens,

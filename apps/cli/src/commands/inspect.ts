@@ -1,16 +1,21 @@
 /** lowbit inspect */
 
+import {
+  bytes,
+  count,
+  inspectCheckpoint,
+  linearsOfBlocks,
+  percent,
+  readReport,
+  type TensorReport,
+} from '@lowbit/inspection'
 import { decoderConfig } from '@lowbit/model'
 import type { Command } from 'commander'
-import { inspectCheckpoint, type TensorReport } from '../inspection/inspect-checkpoint.ts'
 import { type PlotFlags, plotRequest, writePlot } from '../inspection/plot/write-plot.ts'
-import { readReport } from '../inspection/report-file.ts'
-import { linearsOfBlocks } from '../model-source/load-model.ts'
 import { openModel, tensorBytes } from '../model-source/open-model.ts'
 import type { Action } from '../program.ts'
 import type { Session } from '../session.ts'
 import { type Column, facts, table } from '../terminal/table.ts'
-import { bytes, count, percent } from '../terminal/units.ts'
 
 interface Flags extends PlotFlags {
   readonly all?: boolean

@@ -1,7 +1,8 @@
 /** lowbit quantize */
 
 import { LowbitError, type QuantizerPlugin } from '@lowbit/core'
-import { ruinedModules } from '@lowbit/pipeline'
+import { bytes, duration, percent } from '@lowbit/inspection'
+import { refuseFormat, ruinedModules } from '@lowbit/pipeline'
 import { type Command, Option } from 'commander'
 import { addDeviceFlags, type DeviceFlags } from '../flags/device.ts'
 import { addSchemaFlags } from '../flags/from-schema.ts'
@@ -12,13 +13,11 @@ import { DEFAULT_METHOD, FORMATS, QUANTIZERS } from '../plugins.ts'
 import type { Action } from '../program.ts'
 import { allocate, type ChosenBits, tradeOffTable } from '../quantization/allocation.ts'
 import { gatherCalibration } from '../quantization/calibration.ts'
-import { refuseFormat } from '../quantization/refuse-format.ts'
 import { type QuantizeFlags, readRequest } from '../quantization/request.ts'
 import { runQuantization } from '../quantization/run.ts'
 import { layerTable, meanError } from '../quantization/tables.ts'
 import type { Session } from '../session.ts'
 import { facts } from '../terminal/table.ts'
-import { bytes, duration, percent } from '../terminal/units.ts'
 
 interface Flags extends QuantizeFlags, DeviceFlags {
   readonly out: string
@@ -142,7 +141,7 @@ async function quantize(
     const calibration = await gatherCalibration(model, request, session)
     const sourceBytes = await tensorBytes(model)
     const kernels = await session.kernels(flags, flags.fast !== true)
-    await refuseFormat(recipe, format, kernels)
+    await refuseFormat(recipe, format, QUANTIZERS, kernels)
     let chosen: ChosenBits | undefined
     if (targetBits !== undefined) {
       const allocation = await allocate(
@@ -152,7 +151,7 @@ async function quantize(
       request = { ...request, recipe: allocation.recipe }
       chosen = allocation.chosen
       session.print(`\n${tradeOffTable(chosen)}\n`)
-      await refuseFormat(request.recipe, format, kernels)
+      await refuseFormat(request.recipe, format, QUANTIZERS, kernels)
     }
     const label = flags.recipe ? 'quantizing' : plugin.name
     const { report, layers, resumed } = await runQuantization(

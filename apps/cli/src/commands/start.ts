@@ -3,6 +3,7 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
+import { bytes, duration } from '@lowbit/inspection'
 import { type Decoder, generate, loadTokenizer, perplexity, type Tokenizer } from '@lowbit/model'
 import { parseRecipe } from '@lowbit/pipeline'
 import type { Command } from 'commander'
@@ -19,7 +20,6 @@ import { runQuantization } from '../quantization/run.ts'
 import type { Session } from '../session.ts'
 import { paint } from '../terminal/style.ts'
 import { type Column, table } from '../terminal/table.ts'
-import { bytes, duration } from '../terminal/units.ts'
 
 interface Flags extends DeviceFlags {
   readonly windows: number
@@ -203,6 +203,7 @@ ${samples}
     npm run lowbit -- --help                                       what there is
     npm run lowbit -- quantize demo --bits 2 --out demo-2bit       other bits, other methods
     npm run lowbit -- quantize FOLDER --calibration TEXT --out OUT a model of yours
+    npm run studio                                                 the same as a web page
     npm run lowbit -- doctor                                       what this machine can do
 
 `

@@ -4,58 +4,18 @@
  * flags, recipes and library calls fail with the same words.
  */
 
-import type { OptionsSchema } from '@lowbit/core'
+import { describeOptions, type OptionDescription, type OptionsSchema } from '@lowbit/core'
 import { type Command, Option } from 'commander'
-import * as z from 'zod'
 import { parseNumber } from './values.ts'
 
-export interface FlagDescription {
-  /** The option's key in the schema. */
-  readonly key: string
+export interface FlagDescription extends OptionDescription {
   /** `--group-size`. */
   readonly flag: string
-  readonly type: 'number' | 'integer' | 'boolean' | 'string'
-  readonly choices?: readonly string[]
-  readonly default?: unknown
-  readonly least?: number
-  readonly most?: number
-  readonly summary: string
 }
 
-interface Property {
-  readonly type?: string | readonly string[]
-  readonly enum?: readonly unknown[]
-  readonly default?: unknown
-  readonly minimum?: number
-  readonly maximum?: number
-  readonly description?: string
-}
-
-/** The flags of a schema, through zod's own JSON Schema. Options of other types belong into a recipe. */
-export function describeFlags(schema: OptionsSchema): FlagDescription[] {
-  const json = z.toJSONSchema(schema, { io: 'input', unrepresentable: 'any' })
-  const properties = (json.properties ?? {}) as Record<string, Property>
-  return Object.entries(properties).flatMap(([key, property]) => {
-    const { minimum, maximum, description = '' } = property
-    // A value that may be written in several ways (1% or 0.01) is the schema's to read.
-    const type = Array.isArray(property.type) ? 'string' : property.type
-    if (type !== 'number' && type !== 'integer' && type !== 'boolean' && type !== 'string') {
-      return []
-    }
-    return [
-      {
-        key,
-        flag: `--${kebab(key)}`,
-        type,
-        ...(property.enum && { choices: property.enum.map(String) }),
-        ...(property.default !== undefined && { default: property.default }),
-        ...(minimum !== undefined && minimum > Number.MIN_SAFE_INTEGER && { least: minimum }),
-        ...(maximum !== undefined && maximum < Number.MAX_SAFE_INTEGER && { most: maximum }),
-        summary: description,
-      },
-    ]
-  })
-}
+/** The flags of a schema. Options of other types than numbers, words and yes or no belong into a recipe. */
+export const describeFlags = (schema: OptionsSchema): FlagDescription[] =>
+  describeOptions(schema).map((option) => ({ ...option, flag: `--${kebab(option.key)}` }))
 
 export const kebab = (key: string): string =>
   key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)

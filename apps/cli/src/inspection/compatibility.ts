@@ -10,10 +10,10 @@ import {
   LowbitError,
   NAMED_GRIDS,
   type QuantizedMatrix,
-  type Quantizer,
   type QuantizerPlugin,
   seededRandom,
 } from '@lowbit/core'
+import { quantizeSample } from '@lowbit/pipeline'
 
 export interface Compatibility {
   readonly method: string
@@ -25,9 +25,6 @@ export interface Compatibility {
   readonly devices: Readonly<Record<string, boolean>>
 }
 
-/** Rows fit every layout; columns are two groups of the default size. */
-const ROWS = 32
-const COLUMNS = 256
 const INTEGER_BITS = [2, 3, 4, 8]
 
 export async function findCompatibility(
@@ -68,29 +65,6 @@ function variants(plugin: QuantizerPlugin): Variant[] {
     if (grid !== 'int') return [{ grid, options: { grid } }]
     return INTEGER_BITS.map((bits) => ({ grid: `int${bits}`, options: { grid, bits } }))
   })
-}
-
-/** A small random matrix through a quantizer; undefined where the options don't go together. */
-export async function quantizeSample(
-  make: () => Quantizer,
-  kernels: Kernels,
-): Promise<QuantizedMatrix | undefined> {
-  const random = seededRandom(1)
-  const values = Float32Array.from({ length: ROWS * COLUMNS }, () => random() + random() - 1)
-  const inputs = Float32Array.from({ length: 2 * COLUMNS * COLUMNS }, () => random() - 0.5)
-  try {
-    const quantizer = make()
-    const weight = kernels.upload(values, ROWS, COLUMNS)
-    const x = kernels.upload(inputs, 2 * COLUMNS, COLUMNS)
-    const hessian = kernels.tensor(COLUMNS, COLUMNS)
-    kernels.gram(hessian, x, 1 / (2 * COLUMNS))
-    const matrix = await quantizer.quantize({ name: 'sample', weight, hessian, kernels, seed: 0 })
-    kernels.free(weight, x, hessian)
-    return matrix
-  } catch (error) {
-    if (error instanceof LowbitError) return undefined
-    throw error
-  }
 }
 
 function refusal(format: Format, matrix: QuantizedMatrix): string | null {

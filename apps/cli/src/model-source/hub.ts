@@ -9,8 +9,8 @@ import {
   listFiles,
 } from '@huggingface/hub'
 import { LowbitError } from '@lowbit/core'
+import { bytes } from '@lowbit/inspection'
 import type { Session } from '../session.ts'
-import { bytes } from '../terminal/units.ts'
 
 /** Weights as safetensors and what travels with them; no other frameworks' copies. */
 const NEEDED =

@@ -7,7 +7,8 @@ import {
   type Kernels,
   measureMatrix,
 } from '@lowbit/core'
-import { blockNames, type Decoder, decoderConfig, loadDecoder } from '@lowbit/model'
+import { linearsOfBlocks } from '@lowbit/inspection'
+import { type Decoder, loadDecoder } from '@lowbit/model'
 import type { Activations } from '../flags/device.ts'
 import type { Session } from '../session.ts'
 import type { OpenedModel } from './open-model.ts'
@@ -67,11 +68,4 @@ function tallied(checkpoint: Checkpoint): { checkpoint: Checkpoint; bitsPerWeigh
       return weights > 0 ? bits / weights : 0
     },
   }
-}
-
-export function linearsOfBlocks({ config }: Checkpoint): string[] {
-  const { architecture, layers } = decoderConfig(config)
-  return Array.from({ length: layers }, (_, layer) => [
-    ...blockNames(architecture, layer).modules.values(),
-  ]).flat()
 }

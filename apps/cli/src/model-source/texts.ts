@@ -4,7 +4,6 @@ import { readFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { LowbitError } from '@lowbit/core'
 import { DEMO_MODEL } from '@lowbit/demo-model'
-import type { Tokenizer } from '@lowbit/model'
 import type { OpenedModel } from './open-model.ts'
 import { DEMO } from './open-model.ts'
 
@@ -48,16 +47,4 @@ async function speaksLikeDemo(model: OpenedModel): Promise<boolean> {
     readFile(new URL(file, DEMO_MODEL.folder)),
   ])
   return Buffer.compare(own, demo) === 0
-}
-
-/** Tokens past those asked for, so that the cut of the text can't have changed the ones in use. */
-const MARGIN = 64
-
-/** At least the first `needed` tokens of a text, without encoding all of a long one. */
-export function firstTokens(tokenizer: Tokenizer, text: string, needed: number): number[] {
-  for (let characters = needed * 6; characters < text.length; characters *= 2) {
-    const tokens = tokenizer.encode(text.slice(0, characters))
-    if (tokens.length >= needed + MARGIN) return tokens.slice(0, needed)
-  }
-  return tokenizer.encode(text)
 }

@@ -1,6 +1,7 @@
 /** `--target-bits`: each matrix its own number of bits, so that they meet a mean. */
 
 import { type Kernels, LowbitError, type Quantizer, type QuantizerPlugin } from '@lowbit/core'
+import { linearsOfBlocks, percent } from '@lowbit/inspection'
 import {
   type Allocation,
   allocateBits,
@@ -11,12 +12,10 @@ import {
   type Recipe,
   type Sensitivity,
 } from '@lowbit/pipeline'
-import { linearsOfBlocks } from '../model-source/load-model.ts'
 import type { OpenedModel } from '../model-source/open-model.ts'
 import { QUANTIZERS } from '../plugins.ts'
 import type { Session } from '../session.ts'
 import { type Column, table } from '../terminal/table.ts'
-import { percent } from '../terminal/units.ts'
 
 /** Options that make a method's measuring quicker and leave what is measured as it is. */
 const PLAIN: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {

@@ -1,10 +1,10 @@
 /** The calibration windows of a job, from the text that was named or the one that comes with the demo. */
 
 import { LowbitError } from '@lowbit/core'
-import { calibrationWindows, decoderConfig, loadTokenizer } from '@lowbit/model'
+import { calibrationWindows, decoderConfig, firstTokens, loadTokenizer } from '@lowbit/model'
 import { makeQuantizer } from '@lowbit/pipeline'
 import type { OpenedModel } from '../model-source/open-model.ts'
-import { demoText, firstTokens, readText } from '../model-source/texts.ts'
+import { demoText, readText } from '../model-source/texts.ts'
 import { QUANTIZERS } from '../plugins.ts'
 import type { Session } from '../session.ts'
 import type { QuantizeRequest } from './request.ts'

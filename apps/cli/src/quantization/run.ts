@@ -1,13 +1,13 @@
 /** One quantizing job from an opened model to a published folder. */
 
 import { type Format, type Kernels, LowbitError } from '@lowbit/core'
+import { duration, percent } from '@lowbit/inspection'
 import { type QuantizeEvent, type QuantizeReport, quantizeModel } from '@lowbit/pipeline'
 import type { OpenedModel } from '../model-source/open-model.ts'
 import type { OutputFolder } from '../output/output-folder.ts'
 import { QUANTIZERS } from '../plugins.ts'
 import type { Session } from '../session.ts'
 import type { Progress } from '../terminal/progress.ts'
-import { duration, percent } from '../terminal/units.ts'
 import type { QuantizeRequest } from './request.ts'
 import type { Layer } from './tables.ts'
 

@@ -1,8 +1,8 @@
 /** What was done to each layer, as tables. */
 
+import { duration, percent } from '@lowbit/inspection'
 import type { ModuleReport } from '@lowbit/pipeline'
 import { type Column, table } from '../terminal/table.ts'
-import { duration, percent } from '../terminal/units.ts'
 
 export interface Layer extends ModuleReport {
   /** Unknown where an earlier run did it. */

@@ -1,8 +1,8 @@
 /** One live line on standard error: a bar, the share done, the time left, what is going on. */
 
 import { stripVTControlCharacters } from 'node:util'
+import { duration } from '@lowbit/inspection'
 import { paint } from './style.ts'
-import { duration } from './units.ts'
 
 export interface Progress {
   /** `done` is the share of the whole, 0 … 1. */

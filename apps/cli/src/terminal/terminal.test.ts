@@ -1,8 +1,8 @@
+import { bytes, count, duration, percent } from '@lowbit/inspection'
 import { expect, it } from 'vitest'
 import { bar, createProgress, secondsLeft } from './progress.ts'
 import { streamText } from './stream-text.ts'
 import { markdownTable, table } from './table.ts'
-import { bytes, count, duration, percent } from './units.ts'
 
 it('figures are short', () => {
   expect([0, 999, 1000, 10_498_408, 5e9].map(bytes)).toEqual([

@@ -14,32 +14,38 @@ export function packCodes(codes: ArrayLike<number>, bits: number): PackedCodes {
   const count = codes.length
   const data = new Uint8Array(packedBytes(count, bits))
   let highest = 0
+  let i = 0
+  let at = 0
   if (bits === 8) {
-    for (let i = 0; i < count; i++) {
+    for (; i < count; i++) {
       highest |= codes[i]
       data[i] = codes[i]
     }
-  } else if (bits === 4) {
-    for (let i = 0; i < count; i++) {
-      highest |= codes[i]
-      data[i >> 1] |= codes[i] << ((i & 1) << 2)
+  } else if (bits <= 4) {
+    // Eight codes are as many whole bytes as a code has bits, and fit into one word.
+    for (; i + 8 <= count; i += 8) {
+      const [a, b, c, d] = [codes[i], codes[i + 1], codes[i + 2], codes[i + 3]]
+      const [e, f, g, h] = [codes[i + 4], codes[i + 5], codes[i + 6], codes[i + 7]]
+      highest |= a | b | c | d | e | f | g | h
+      const low = a | (b << bits) | (c << (2 * bits)) | (d << (3 * bits))
+      const high = e | (f << bits) | (g << (2 * bits)) | (h << (3 * bits))
+      const word = low | (high << (4 * bits))
+      for (let byte = 0; byte < bits; byte++) data[at++] = word >>> (8 * byte)
     }
-  } else {
-    let buffer = 0
-    let held = 0
-    let at = 0
-    for (let i = 0; i < count; i++) {
-      highest |= codes[i]
-      buffer |= codes[i] << held
-      held += bits
-      while (held >= 8) {
-        data[at++] = buffer
-        buffer >>>= 8
-        held -= 8
-      }
-    }
-    if (held > 0) data[at] = buffer
   }
+  let buffer = 0
+  let held = 0
+  for (; i < count; i++) {
+    highest |= codes[i]
+    buffer |= codes[i] << held
+    held += bits
+    while (held >= 8) {
+      data[at++] = buffer
+      buffer >>>= 8
+      held -= 8
+    }
+  }
+  if (held > 0) data[at] = buffer
   if (highest >>> bits !== 0) {
     throw new LowbitError('bad-code', `a code does not fit into ${bits} bits`)
   }

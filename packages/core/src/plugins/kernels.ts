@@ -12,6 +12,7 @@
  */
 
 import type { Matrix, Rotation, ScalarGrid } from '../matrix/types.ts'
+import type { CacheKernels } from './cache-kernels.ts'
 import type { Activation, GradientKernels } from './gradients.ts'
 import type { TrainingKernels } from './training.ts'
 
@@ -207,7 +208,7 @@ export interface SampleOptions {
   readonly random: number
 }
 
-export interface Kernels extends GradientKernels, TrainingKernels {
+export interface Kernels extends CacheKernels, GradientKernels, TrainingKernels {
   /** `reference`, `cpu`, `webgpu`, `cuda`. */
   readonly name: string
   /** The variant in words: "strict SIMD, 2 threads". */

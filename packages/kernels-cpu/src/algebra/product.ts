@@ -2,8 +2,11 @@
 
 import type { Device } from '../device.ts'
 
-/** Rows of the left side at a time, in whole panels, so that a block of it stays in the second cache. */
-const ROWS = 504
+/**
+ * Rows of the left side at a time, at most, so that a block of it stays in the second cache. Each block fills the
+ * right side's panels again, so that a short one costs nearly as much as a long one.
+ */
+const ROWS = 600
 /** Columns of a task, at most. */
 const CHUNK = 64
 /** k of a block, as in assembly/gemm.ts. */
@@ -41,9 +44,11 @@ export function product(device: Device, what: Product): void {
   const chunk = chunkFor(device, columns)
   const panels = device.roomPerThread('panels', (chunk + 8) * BLOCK * 4 + 192 + 64)
   const pack = what.leftTransposed ? 'packColumns' : 'packRows'
-  for (let row = 0; row < rows; row += ROWS) {
-    const some = Math.min(ROWS, rows - row)
-    const packed = device.room('left', (some + device.panelRows) * depth * 4)
+  const high = device.panelRows
+  const block = Math.ceil(rows / Math.ceil(rows / ROWS) / high) * high
+  for (let row = 0; row < rows; row += block) {
+    const some = Math.min(block, rows - row)
+    const packed = device.room('left', (some + high) * depth * 4)
     const left = what.left + row * (what.leftTransposed ? 4 : what.leftStride)
     device.run(pack, some * depth, packed, left, what.leftStride, some, depth, factor)
     device.run(

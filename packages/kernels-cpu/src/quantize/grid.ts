@@ -64,6 +64,8 @@ export interface GridMemory {
 
 /** Bytes of a descriptor. */
 const SIZE = 36
+/** Bytes that are read where a table's codes are, however few. */
+const CODES_READ = 16
 
 /**
  * Puts grids where the kernels find them. Integer and float grids are made once; the tables of lookup grids
@@ -111,7 +113,7 @@ export function gridMemory(device: Device) {
   }
 
   const tableBytes = (tables: readonly SortedTable[]): number =>
-    tables.reduce((sum, { values }) => sum + SIZE + 9 * values.length + 4, 0)
+    tables.reduce((sum, { values }) => sum + SIZE + 9 * values.length + 4, CODES_READ)
 
   function single(grid: IntegerGrid | FloatGrid): number {
     const name = JSON.stringify(grid)

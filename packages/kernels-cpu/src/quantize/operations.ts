@@ -37,7 +37,7 @@ const MOST_ENTRIES = 256
 
 /** Bitmap and ranks of the keys; sums of the cells; four arrays over them; choices of all layers but the first. */
 const tableScratch = (cells: number, entries: number): number =>
-  KEY_BYTES + 16 * cells + 4 * 8 * (cells + 2) + 2 * (cells + 1) * (entries - 1) + 64
+  KEY_BYTES + 16 * cells + 4 * 8 * (cells + 2) + 2 * (cells + 1) * (entries - 1) + 128
 
 export function quantizeOperations(device: Device): Operations {
   const { memory } = device

@@ -12,6 +12,13 @@ import { tableStore } from './tables.ts'
 
 type Operations = Pick<Kernels, 'load' | 'unload' | 'matmul' | 'gather'>
 
+/** From so many rows on, panels of floats are filled in less time than bytes of two products take longer. */
+const ROWS_OF_FLOATS = 80
+
+/** Products of bytes are not made wide (dots-narrow.ts) where a code is two of them. */
+const isFasterInFloats = ({ wide }: Device, { dots }: CpuWeight, rows: number): boolean =>
+  wide && dots === 'table' && rows >= ROWS_OF_FLOATS
+
 export function weightOperations(device: Device): Operations {
   const tables = tableStore(device)
 
@@ -65,7 +72,7 @@ export function weightOperations(device: Device): Operations {
   /** out (+)= x times the stages' sum. */
   function stages(out: number, x: number, rows: number, weight: CpuWeight, add: boolean): void {
     const left = arrange(x, rows, weight)
-    if (weight.dots) {
+    if (weight.dots && !isFasterInFloats(device, weight, rows)) {
       dots(out, left, rows, weight, add ? 1 : 0)
       return
     }

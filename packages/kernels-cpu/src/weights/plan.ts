@@ -117,7 +117,8 @@ export function planWeight(matrix: QuantizedMatrix, bytes: Bytes): Plan | string
       const planned = stages.map((stage) => planPart(matrix, stage, segment))
       segments.push(segment)
       parts.push(...planned)
-      depth += segment.groups * segment.padded
+      // Vectors of columns end with their last; other codes fill all groups.
+      depth += Math.max(...planned.map(({ depth }) => depth))
       // Vectors of columns read x up to the end of their entries.
       for (const { kind, depth: own, vector } of planned) {
         if (kind === 'in')

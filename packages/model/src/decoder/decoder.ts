@@ -34,7 +34,7 @@ export interface Decoder {
 
 export interface LoadDecoderOptions extends LoadOptions {
   /** Called after each loaded block. */
-  readonly onProgress?: (done: number, total: number) => void
+  readonly onProgress?: (done: number, total: number) => void | Promise<void>
   readonly signal?: AbortSignal
 }
 
@@ -54,7 +54,7 @@ export async function loadDecoder(
   for (let layer = 0; layer < config.layers; layer++) {
     options.signal?.throwIfAborted()
     blocks.push(await loadBlock(opened, layer, options))
-    options.onProgress?.(layer + 1, config.layers)
+    await options.onProgress?.(layer + 1, config.layers)
   }
   const bytes = kernels.bytes - before
   let positions = Math.min(config.context, 2048)

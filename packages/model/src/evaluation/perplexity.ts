@@ -1,6 +1,6 @@
 /** Perplexity over non-overlapping windows, and the divergence from a reference model on the way. */
 
-import { LowbitError, type Tensor } from '@lowbit/core'
+import { type CacheScheme, LowbitError, type Tensor } from '@lowbit/core'
 import type { Decoder } from '../decoder/decoder.ts'
 
 export interface PerplexityOptions {
@@ -10,8 +10,19 @@ export interface PerplexityOptions {
   readonly windows?: number
   /** Another model with the same vocabulary: mean KL(reference ‖ model) over all positions. */
   readonly reference?: Decoder
+  /**
+   * How keys and values are kept, and how many tokens are run at a time: with 1 (default) the text is scored as it
+   * would be generated, each token from the cache of those before it. The reference keeps its own in full.
+   */
+  readonly cache?: CacheScheme
+  readonly step?: number
   readonly signal?: AbortSignal
-  readonly onProgress?: (done: number, total: number, perplexitySoFar: number) => void
+  /** Called after each window; a promise is waited for. */
+  readonly onProgress?: (
+    done: number,
+    total: number,
+    perplexitySoFar: number,
+  ) => void | Promise<void>
 }
 
 export interface PerplexityResult {
@@ -58,11 +69,11 @@ export async function perplexity(
   for (let w = 0; w < windows; w++) {
     options.signal?.throwIfAborted()
     const window = Array.prototype.slice.call(tokens, w * context, (w + 1) * context) as number[]
-    const part = await scoreWindow(decoder, window, reference)
+    const part = await scoreWindow(decoder, window, options)
     loss += part.loss
     referenceLoss += part.referenceLoss
     kl += part.kl
-    options.onProgress?.(w + 1, windows, Math.exp(loss / ((w + 1) * (context - 1))))
+    await options.onProgress?.(w + 1, windows, Math.exp(loss / ((w + 1) * (context - 1))))
   }
   const scored = windows * (context - 1)
   return {
@@ -79,9 +90,9 @@ export async function perplexity(
 async function scoreWindow(
   decoder: Decoder,
   window: number[],
-  reference: Decoder | undefined,
+  { reference, cache, step = 1 }: PerplexityOptions,
 ): Promise<{ loss: number; referenceLoss: number; kl: number }> {
-  const hidden = hiddenStates(decoder, window)
+  const hidden = cache ? steppedStates(decoder, window, cache, step) : hiddenStates(decoder, window)
   const other = reference && hiddenStates(reference, window)
   let loss = 0
   let referenceLoss = 0
@@ -110,6 +121,27 @@ function hiddenStates(decoder: Decoder, window: readonly number[]): Tensor {
   const cache = decoder.cache(window.length)
   const hidden = decoder.forward(window, cache)
   cache.dispose()
+  return hidden
+}
+
+/** The same with a cache that loses something, a few tokens at a time. */
+function steppedStates(
+  { kernels, config, ...decoder }: Decoder,
+  window: readonly number[],
+  scheme: CacheScheme,
+  step: number,
+): Tensor {
+  const cache = decoder.cache(window.length, scheme)
+  const hidden = kernels.tensor(window.length, config.hidden)
+  try {
+    for (let from = 0; from < window.length; from += step) {
+      const some = decoder.forward(window.slice(from, from + step), cache)
+      kernels.copy(kernels.rows(hidden, from, from + some.rows), some)
+      kernels.free(some)
+    }
+  } finally {
+    cache.dispose()
+  }
   return hidden
 }
 

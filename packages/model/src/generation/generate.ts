@@ -14,8 +14,8 @@ export interface GenerateOptions {
   readonly stop?: readonly number[]
   readonly cache?: CacheScheme
   readonly signal?: AbortSignal
-  /** Called with each new token. */
-  readonly onToken?: (token: number) => void
+  /** Called with each new token; a promise is waited for, so that a worker can hear that it is to stop. */
+  readonly onToken?: (token: number) => void | Promise<void>
 }
 
 export interface Generation {
@@ -77,7 +77,7 @@ export async function generate(
         break
       }
       tokens.push(token)
-      options.onToken?.(token)
+      await options.onToken?.(token)
       if (tokens.length >= most) break
       if (options.signal?.aborted) {
         reason = 'aborted'

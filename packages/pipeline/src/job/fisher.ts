@@ -42,13 +42,17 @@ const SAMPLE = 512
 
 const fisherPart = (layer: number): string => `fisher-${String(layer).padStart(5, '0')}`
 
-/** Measures every block that still needs it, into the working folder. */
+export const asksForFisher = (quantizers: Assignment): boolean =>
+  [...quantizers.values()].some(({ needs }) => needs.fisher)
+
+/** Measures every block that still needs it, into the working folder. `onStep` is told the share that is done. */
 export async function measureFisher(
   job: QuantizeJob,
   opened: Opened,
   journal: Journal,
   quantizers: Assignment,
   windows: readonly (readonly number[])[],
+  onStep?: (what: string, done: number) => void,
 ): Promise<void> {
   const { config, kernels } = opened
   const wanting = (layer: number): boolean =>
@@ -59,7 +63,7 @@ export async function measureFisher(
   if (missing.length === 0) return
   const samples = samplesOf(windows)
   const run: Run = {
-    ...{ job, opened, samples },
+    ...{ job, opened, samples, steps: { done: 0, of: stepsOf(config.layers, missing[0]), onStep } },
     context: { kernels, config, ...loadRope(opened, Math.max(...samples.map((s) => s.length))) },
   }
   const kept = await forward(run, missing[0])
@@ -71,7 +75,7 @@ export async function measureFisher(
     const roles = missing.includes(layer)
       ? askedRoles(opened, quantizers, layer)
       : new Map<Role, string>()
-    announce(run, `measuring gradients, block ${layer}`)
+    announce(run, `measuring gradients, block ${layer}`, BACKWARD)
     const fisher = await backward(run, layer, inputs, gradients, roles)
     if (roles.size === 0) continue
     await store(run, layer, roles, fisher)
@@ -110,7 +114,14 @@ interface Run {
   readonly opened: Opened
   readonly context: BlockContext
   readonly samples: readonly (readonly number[])[]
+  /** A block forward is one. */
+  readonly steps: { done: number; readonly of: number; readonly onStep?: OnStep }
 }
+
+type OnStep = (what: string, done: number) => void
+
+/** What a block backward takes beside one forward: it runs forward, and back to its inputs and to its weights. */
+const BACKWARD = 3
 
 /** The roles of a block whose quantizers ask for Fisher information, and their modules. */
 function askedRoles({ config }: Opened, quantizers: Assignment, layer: number): Map<Role, string> {
@@ -135,22 +146,39 @@ function samplesOf(windows: readonly (readonly number[])[]): number[][] {
   )
 }
 
-function announce({ job }: Run, what: string): void {
+/** Says what begins, and how much of all is done by then. */
+function announce({ job, steps }: Run, what: string, size = 1): void {
   job.signal?.throwIfAborted()
-  job.onEvent?.({ kind: 'step', part: 'gradients', what, done: 0 })
+  steps.onStep?.(what, Math.min(1, steps.done / steps.of))
+  steps.done += size
 }
 
-/** Streams by the block that they go into: those of every √layers-th, of the last few, and the model's output. */
+/** Whether the streams that go into a block are kept on the way forward: every √layers-th, and the last few. */
+function isKept(layer: number, layers: number, lowest: number): boolean {
+  const step = Math.ceil(Math.sqrt(layers))
+  const last = Math.floor((layers - 1) / step) * step
+  return layer + step > lowest && (layer % step === 0 || layer >= last)
+}
+
+/** All blocks forward, the output, those from the lowest on backward, and again those before one that is not kept. */
+function stepsOf(layers: number, lowest: number): number {
+  let steps = layers + 1
+  for (let layer = 0; layer < layers; layer++) {
+    if (layer >= lowest) steps += BACKWARD
+    const again = layer + 1 < layers && !isKept(layer + 1, layers, lowest)
+    if (again && layer + Math.ceil(Math.sqrt(layers)) > lowest) steps++
+  }
+  return steps
+}
+
+/** Streams by the block that they go into: those that are kept, and the model's output. */
 async function forward(run: Run, lowest: number): Promise<Map<number, Tensor[]>> {
   const { opened, samples } = run
   const { layers } = opened.config
-  const step = Math.ceil(Math.sqrt(layers))
-  const last = Math.floor((layers - 1) / step) * step
   const kept = new Map<number, Tensor[]>()
   const streams = await embedWindows(opened, samples)
   for (let layer = 0; layer < layers; layer++) {
-    const needed = layer + step > lowest && (layer % step === 0 || layer >= last)
-    if (needed) kept.set(layer, copies(opened.kernels, streams))
+    if (isKept(layer, layers, lowest)) kept.set(layer, copies(opened.kernels, streams))
     announce(run, `running block ${layer} for gradients`)
     await advance(run, layer, streams)
   }

@@ -25,12 +25,13 @@ import { endToEnd } from '../tune/end-to-end.ts'
 import { TUNED, tuneParts } from '../tune/tune-parts.ts'
 import { breathe } from './breathe.ts'
 import { embedWindows } from './embed.ts'
-import { dropFisher, measureFisher, readFisher } from './fisher.ts'
+import { asksForFisher, dropFisher, measureFisher, readFisher } from './fisher.ts'
 import { finishedReport, jobFingerprint, openJournal, REPORT } from './identity.ts'
 import type { QuantizeJob } from './job.ts'
 import { blockPart, type Journal, removeJournal, writeJournal } from './journal.ts'
 import { newConfig } from './new-config.ts'
 import { prepareQuantizers } from './prepare.ts'
+import { progressOf } from './progress.ts'
 import { quantizeBlock, quantizeMatrix } from './quantize-block.ts'
 import type { ModuleReport, QuantizeReport } from './report.ts'
 
@@ -75,7 +76,16 @@ export async function quantizeModel(job: QuantizeJob): Promise<QuantizeReport> {
   const journal = await openJournal(job, print)
   announce(Object.keys(journal.parts).length)
   const quantizers = await prepareQuantizers(job, opened, assigned)
-  await measureFisher(job, opened, journal, quantizers, windows)
+  const progress = progressOf([
+    ...(asksForFisher(quantizers) ? (['gradients'] as const) : []),
+    'blocks',
+    ...(tuner ? (['tuning'] as const) : []),
+  ])
+  await measureFisher(job, opened, journal, quantizers, windows, (what, inside) =>
+    job.onEvent?.({
+      ...{ kind: 'step', part: 'gradients', what, done: progress('gradients', inside) },
+    }),
+  )
 
   const lastCalibrated = windows.length > 0 ? lastWithStatistics(opened, quantizers) : -1
   const context: BlockContext = {
@@ -95,7 +105,7 @@ export async function quantizeModel(job: QuantizeJob): Promise<QuantizeReport> {
     // Past the last block that asks for statistics nobody needs the activations any more.
     const live = layer <= lastCalibrated ? streams : []
     const untouched = layer <= lastCalibrated ? originals : []
-    const share = (inside: number): number => (layer + inside) / parts.length
+    const share = (inside: number): number => progress('blocks', (layer + inside) / parts.length)
     const finished = journal.parts[part]
     if (finished) {
       if (layer < lastCalibrated) {
@@ -134,7 +144,13 @@ export async function quantizeModel(job: QuantizeJob): Promise<QuantizeReport> {
   kernels.free(...streams, ...originals, context.cos, context.sin)
   if (!journal.parts[REST]) await quantizeRest(job, journal, quantizers, blockModules)
 
-  if (tuner) await tuneParts({ ...job, tuner }, opened, journal, windows, parts)
+  if (tuner) {
+    await tuneParts({ ...job, tuner }, opened, journal, windows, parts, (what, inside) =>
+      job.onEvent?.({
+        ...{ kind: 'step', part: 'tuning', what, done: progress('tuning', inside) },
+      }),
+    )
+  }
 
   const described = Object.assign({}, ...parts.map((part) => journal.parts[part].described))
   const bytes = await assemble({

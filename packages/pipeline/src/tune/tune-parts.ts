@@ -29,6 +29,7 @@ export async function tuneParts(
   journal: Journal,
   windows: readonly (readonly number[])[],
   parts: readonly string[],
+  onStep: (what: string, done: number) => void,
 ): Promise<void> {
   const { folder, format, checkpoint, signal } = job
   if (windows.length === 0) {
@@ -51,11 +52,7 @@ export async function tuneParts(
     const tuned = await job.tuner.tune({
       ...{ opened, windows, signal },
       readBlock: (layer) => open(parts[layer]),
-      onStep: (done, loss) =>
-        job.onEvent?.({
-          ...{ kind: 'step', part: 'tuning', done: 1 },
-          what: `KL ${loss.toFixed(4)}, ${Math.round(100 * done)} %`,
-        }),
+      onStep: (done, loss) => onStep(`KL ${loss.toFixed(4)}, ${Math.round(100 * done)} %`, done),
     })
     await writePart(folder, TUNED, tunedEntries(tuned), format, signal)
   }

@@ -4,6 +4,8 @@
  */
 
 import type { Kernels } from '@lowbit/core'
+import { clusterOperations } from './clustering.ts'
+import { codedOperations } from './coded.ts'
 import { decoder } from './decoder.ts'
 import { distributions } from './distributions.ts'
 import { gradients } from './gradients.ts'
@@ -16,6 +18,7 @@ import { vectorOperations } from './vectors.ts'
 
 export function referenceKernels(): Kernels {
   const memory = createMemory()
+  const decoding = decoder(memory)
   return {
     name: 'reference',
     variant: 'plain loops, sums in f64',
@@ -28,8 +31,10 @@ export function referenceKernels(): Kernels {
     ...matrixOperations(memory),
     ...linearAlgebra(memory),
     ...quantizing(memory),
+    ...clusterOperations(memory),
     ...vectorOperations(memory),
-    ...decoder(memory),
+    ...decoding,
+    ...codedOperations(memory, decoding),
     ...distributions(memory),
     ...gradients(memory),
     ...training(memory),

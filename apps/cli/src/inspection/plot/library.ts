@@ -1,17 +1,15 @@
 /** The plot library, which only those install who want pictures. */
 
 import { LowbitError } from '@lowbit/core'
+import type { Drawing } from '@lowbit/inspection'
 import type { PlotOptions } from '@observablehq/plot'
 
-type Plot = typeof import('@observablehq/plot')
-
-export interface Drawing {
-  readonly Plot: Plot
+export interface SvgDrawing extends Drawing {
   /** The plot as the text of an SVG file, on white. */
   draw(options: PlotOptions): string
 }
 
-export async function loadDrawing(): Promise<Drawing> {
+export async function loadDrawing(): Promise<SvgDrawing> {
   const [Plot, { parseHTML }] = await Promise.all([
     import('@observablehq/plot'),
     import('linkedom'),

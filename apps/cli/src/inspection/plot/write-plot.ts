@@ -2,16 +2,19 @@
 
 import { stat, writeFile } from 'node:fs/promises'
 import { LowbitError } from '@lowbit/core'
+import {
+  findModule,
+  inspectCheckpoint,
+  linearsOfBlocks,
+  plotBits,
+  plotErrors,
+  plotMatrix,
+  readReport,
+} from '@lowbit/inspection'
 import type { PlotOptions } from '@observablehq/plot'
-import { linearsOfBlocks } from '../../model-source/load-model.ts'
 import { type OpenedModel, openModel } from '../../model-source/open-model.ts'
 import type { Session } from '../../session.ts'
-import { inspectCheckpoint } from '../inspect-checkpoint.ts'
-import { readReport } from '../report-file.ts'
-import { type Drawing, loadDrawing } from './library.ts'
-import { findModule } from './module-name.ts'
-import { plotBits, plotErrors } from './plot-layers.ts'
-import { plotMatrix } from './plot-matrix.ts'
+import { loadDrawing, type SvgDrawing } from './library.ts'
 
 export interface PlotRequest {
   /** `errors`, `bits`, or a module. */
@@ -79,7 +82,7 @@ interface Picture {
 }
 
 async function picture(
-  drawing: Drawing,
+  drawing: SvgDrawing,
   model: OpenedModel,
   { plot, reference }: PlotRequest,
   session: Session,

@@ -4,6 +4,7 @@ import type { Kernels } from '@lowbit/core'
 import { collect, type Declare } from '../../checks/declare.ts'
 import { expect } from '../../checks/expect.ts'
 import { type BenchOf, type OpenBench, openBench } from './bench.ts'
+import { cacheContract } from './cache.ts'
 import { decoderContract } from './decoder.ts'
 import { fittingContract } from './fitting.ts'
 import { gradientContract } from './gradients.ts'
@@ -25,6 +26,7 @@ const GROUPS = {
   tables: tablesContract,
   vectors: vectorContract,
   decoder: decoderContract,
+  cache: cacheContract,
   gradients: gradientContract,
   training: trainingContract,
   sampling: samplingContract,

@@ -1,7 +1,7 @@
 /** Titles inside the picture: Plot's own would wrap the SVG in HTML. */
 
 import type { Markish } from '@observablehq/plot'
-import type { Drawing } from './library.ts'
+import type { Drawing } from './drawing.ts'
 
 /** A title and lines of small print above the frame. */
 export function caption(Plot: Drawing['Plot'], title: string, ...lines: string[]): Markish[] {

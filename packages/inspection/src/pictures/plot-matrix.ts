@@ -13,10 +13,10 @@ import {
   type Stage,
 } from '@lowbit/core'
 import type { Markish, PlotOptions } from '@observablehq/plot'
-import { percent } from '../../terminal/units.ts'
 import { describeMatrix } from '../describe-matrix.ts'
+import { percent } from '../figures.ts'
+import type { Drawing } from './drawing.ts'
 import { finiteRange, type Histogram, histogram } from './histogram.ts'
-import type { Drawing } from './library.ts'
 import {
   denseValues,
   inGridUnits,

@@ -1,27 +1,16 @@
 /** Pictures of a whole model: a line for each role over the layers. */
 
 import { type Checkpoint, LowbitError } from '@lowbit/core'
-import { blockNames, decoderConfig, type Role } from '@lowbit/model'
 import type { Markish, PlotOptions } from '@observablehq/plot'
-import type { Inspection } from '../inspect-checkpoint.ts'
+import { type Place, placesOf, ROLE_NAMES } from '../linears.ts'
 import { REPORT, type ReportedModule } from '../report-file.ts'
-import type { Drawing } from './library.ts'
+import type { Drawing } from './drawing.ts'
 import { caption } from './words.ts'
 
-const SHORT: Readonly<Record<Role, string>> = {
-  query: 'q',
-  key: 'k',
-  value: 'v',
-  attentionOutput: 'o',
-  gate: 'gate',
-  up: 'up',
-  down: 'down',
-}
-
-interface Place {
-  readonly layer: number
-  readonly role: string
-  readonly module: string
+/** What bits are drawn of; an Inspection has it, and so does a report. */
+export interface BitsByModule {
+  readonly bitsPerWeight: number
+  readonly tensors: readonly { readonly module: string; readonly bits: number }[]
 }
 
 interface Point extends Place {
@@ -31,7 +20,7 @@ interface Point extends Place {
 export function plotErrors(
   { Plot }: Drawing,
   name: string,
-  checkpoint: Checkpoint,
+  checkpoint: Pick<Checkpoint, 'config' | 'location'>,
   reported: ReadonlyMap<string, ReportedModule> | undefined,
 ): PlotOptions {
   if (!reported) {
@@ -67,11 +56,13 @@ export function plotErrors(
 export function plotBits(
   { Plot }: Drawing,
   name: string,
-  checkpoint: Checkpoint,
-  { tensors, bitsPerWeight }: Inspection,
+  checkpoint: Pick<Checkpoint, 'config'>,
+  { tensors, bitsPerWeight }: BitsByModule,
 ): PlotOptions {
   const bits = new Map(tensors.map((tensor) => [tensor.module, tensor.bits]))
-  const points = placesOf(checkpoint).map((place) => ({ ...place, value: bits.get(place.module)! }))
+  const points = placesOf(checkpoint)
+    .filter(({ module }) => bits.has(module))
+    .map((place) => ({ ...place, value: bits.get(place.module)! }))
   return {
     ...layers(Plot, points),
     y: {
@@ -96,15 +87,6 @@ export function plotBits(
 /** 0.0123 → "1.23%", without zeros at the end. */
 const percents = (share: number): string => `${Number((100 * share).toPrecision(3))}%`
 
-function placesOf({ config }: Checkpoint): Place[] {
-  const { architecture, layers } = decoderConfig(config)
-  return Array.from({ length: layers }, (_, layer) =>
-    [...blockNames(architecture, layer).modules].map(([role, module]) => {
-      return { layer, role: SHORT[role], module }
-    }),
-  ).flat()
-}
-
 function methods(places: readonly Place[], reported: ReadonlyMap<string, ReportedModule>): string {
   const labels = new Set(
     places.map(({ module }) => {
@@ -116,7 +98,7 @@ function methods(places: readonly Place[], reported: ReadonlyMap<string, Reporte
 }
 
 const rolesOf = (points: readonly Place[]): string[] =>
-  Object.values(SHORT).filter((role) => points.some((point) => point.role === role))
+  Object.values(ROLE_NAMES).filter((role) => points.some((point) => point.role === role))
 
 function layers(_: Drawing['Plot'], points: readonly Point[]): PlotOptions {
   const last = points.reduce((most, { layer }) => Math.max(most, layer), 0)

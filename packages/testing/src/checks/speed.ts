@@ -1,8 +1,13 @@
 /** How fast this machine is, in the two figures that decide: arithmetic and memory. */
 
-import type { Kernels } from '@lowbit/core'
-import { seededRandom } from '@lowbit/core'
-import { QUANTIZERS } from '../plugins.ts'
+import {
+  type Kernels,
+  packCodes,
+  perGroup,
+  seededRandom,
+  signedGrid,
+  toNumbers,
+} from '@lowbit/core'
 
 export interface Speed {
   /** Dense f32 products, all threads. */
@@ -51,15 +56,33 @@ async function denseSpeed(kernels: Kernels, size: number): Promise<number> {
 }
 
 async function vectorSpeed(kernels: Kernels, size: number): Promise<number> {
-  const plugin = QUANTIZERS.find(({ name }) => name === 'rtn') ?? QUANTIZERS[0]
   const random = seededRandom(4)
-  const values = Float32Array.from({ length: size * size }, () => random() - 0.5)
-  const dense = kernels.upload(values, size, size)
-  const quantizer = plugin({ bits: 4 } as never)
-  const matrix = await quantizer.quantize({ name: 'sample', weight: dense, kernels, seed: 0 })
-  kernels.free(dense)
-  const weight = kernels.load(matrix, { activations: 'int8' })
-  const x = kernels.upload(values.subarray(0, size), 1, size)
+  const group = 128
+  const weight = kernels.load(
+    {
+      ...{ rows: size, columns: size },
+      stages: [
+        {
+          codes: packCodes(
+            Uint8Array.from({ length: size * size }, () => 16 * random()),
+            4,
+          ),
+          vector: { length: 1, along: 'in' },
+          grid: signedGrid(4),
+          scale: {
+            blocks: perGroup(group),
+            values: toNumbers('f16', new Float32Array(size * (size / group)).fill(1 / 16)),
+          },
+        },
+      ],
+    },
+    { activations: 'int8' },
+  )
+  const x = kernels.upload(
+    Float32Array.from({ length: size }, () => random() - 0.5),
+    1,
+    size,
+  )
   const out = kernels.tensor(1, size)
   const perSecond = await rate(
     () => kernels.matmul(out, x, weight),

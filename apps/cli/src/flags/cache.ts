@@ -1,0 +1,87 @@
+/** `--cache NAME` and the options of all schemes behind `--cache-`; the scheme itself refuses those it lacks. */
+
+import {
+  type CacheScheme,
+  describeOptions,
+  LowbitError,
+  type OptionDescription,
+} from '@lowbit/core'
+import { type Command, Option } from 'commander'
+import { CACHE_SCHEMES } from '../plugins.ts'
+import { kebab } from './from-schema.ts'
+import { parseNumber, wholeNumber } from './values.ts'
+
+export interface CacheFlags {
+  readonly cache: string
+  readonly cacheStep?: number
+}
+
+const FULL = 'full'
+
+/** Every option of every scheme once, with the defaults by scheme. */
+function allOptions(): Map<string, OptionDescription & { defaults: string }> {
+  const found = new Map<string, { option: OptionDescription; usual: Map<string, string[]> }>()
+  for (const plugin of CACHE_SCHEMES) {
+    for (const option of describeOptions(plugin.options)) {
+      const entry = found.get(option.key) ?? { option, usual: new Map<string, string[]>() }
+      found.set(option.key, entry)
+      const value = String(option.default)
+      entry.usual.set(value, [...(entry.usual.get(value) ?? []), plugin.name])
+    }
+  }
+  return new Map(
+    [...found].map(([key, { option, usual }]) => {
+      const values = [...usual].map(([value, names]) =>
+        usual.size === 1 ? value : `${value} for ${names.join(', ')}`,
+      )
+      return [key, { ...option, defaults: values.join('; ') }]
+    }),
+  )
+}
+
+export function addCacheFlags(command: Command): void {
+  command.optionsGroup('Keys and values of the running model:')
+  command.addOption(
+    new Option('--cache <name>', 'how they are kept')
+      .choices([FULL, ...CACHE_SCHEMES.map(({ name }) => name)])
+      .default(FULL),
+  )
+  for (const [key, { summary, defaults, choices, type }] of allOptions()) {
+    const option = new Option(
+      `--cache-${kebab(key)} <${type === 'string' ? 'name' : 'n'}>`,
+      `${summary} (default: ${defaults})`,
+    )
+    if (choices) option.choices([...choices])
+    else if (type !== 'string') option.argParser(parseNumber())
+    command.addOption(option)
+  }
+}
+
+export function addCacheStepFlag(command: Command): void {
+  command.option(
+    '--cache-step <n>',
+    'tokens run at a time while scoring; 1 is as a text is generated (default: 1)',
+    wholeNumber(1, 100_000),
+  )
+}
+
+/** Undefined: the full cache. */
+export function readCache(command: Command, { cache }: CacheFlags): CacheScheme | undefined {
+  const given: Record<string, unknown> = {}
+  for (const key of allOptions().keys()) {
+    const flag = `cache${key[0].toUpperCase()}${key.slice(1)}`
+    if (command.getOptionValueSource(flag) === 'cli') given[key] = command.getOptionValue(flag)
+  }
+  const [first] = Object.keys(given)
+  if (cache === FULL) {
+    if (!first) return undefined
+    throw new LowbitError(
+      'bad-option',
+      `--cache-${kebab(first)} belongs to a --cache other than full`,
+      {
+        option: `cache-${kebab(first)}`,
+      },
+    )
+  }
+  return CACHE_SCHEMES.find(({ name }) => name === cache)!(given as never)
+}

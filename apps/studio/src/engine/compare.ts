@@ -1,0 +1,175 @@
+/** Two models on one text: perplexity of both, and the divergence between them. */
+
+import {
+  type Decoder,
+  generate,
+  loadDecoder,
+  loadTokenizer,
+  perplexity,
+  type Tokenizer,
+} from '@lowbit/model'
+import { CACHE_SCHEMES } from '../plugins.ts'
+import { demoText } from './demo.ts'
+import { openKernels } from './kernels.ts'
+import { openModel } from './models.ts'
+import type { ChatAnswer, Comparison, DeviceName, ModelSource } from './protocol.ts'
+
+interface Loaded {
+  readonly decoder: Decoder
+  readonly tokenizer: Tokenizer
+}
+
+/** Models in memory, by what they were opened from: a chat asks the same ones again and again. */
+const loaded = new Map<string, Promise<Loaded>>()
+
+const keyOf = (source: ModelSource, device: DeviceName): string => {
+  const where =
+    source.kind === 'files' ? source.files.map(({ name, size }) => `${name} ${size}`) : source
+  return JSON.stringify([where, 'name' in source ? source.name : '', device])
+}
+
+/** Lets go of models that are not among these. */
+async function keepOnly(keys: readonly string[]): Promise<void> {
+  for (const [key, model] of loaded) {
+    if (keys.includes(key)) continue
+    loaded.delete(key)
+    const { decoder } = await model
+    decoder.dispose()
+    decoder.kernels.dispose()
+  }
+}
+
+function load(
+  source: ModelSource,
+  device: DeviceName,
+  onProgress: (what: string, done: number) => void,
+): Promise<Loaded> {
+  const key = keyOf(source, device)
+  let model = loaded.get(key)
+  if (!model) {
+    model = loadNow(source, device, onProgress)
+    loaded.set(key, model)
+    model.catch(() => loaded.delete(key))
+  }
+  return model
+}
+
+async function loadNow(
+  source: ModelSource,
+  device: DeviceName,
+  onProgress: (what: string, done: number) => void,
+): Promise<Loaded> {
+  const { name, checkpoint } = await openModel(source)
+  const kernels = await openKernels(device, false)
+  const tokenizer = await loadTokenizer(checkpoint)
+  const decoder = await loadDecoder(checkpoint, kernels, {
+    onProgress: (done, total) => onProgress(`loading ${name}`, done / total),
+  })
+  await checkpoint.close()
+  return { decoder, tokenizer }
+}
+
+export interface CompareRequest {
+  readonly original: ModelSource
+  readonly quantized: ModelSource
+  readonly device: DeviceName
+  /** The demo's evaluation text where it is left out. */
+  readonly text?: string
+  /** Windows at most. */
+  readonly windows: number
+  /** Tokens of a window at most. */
+  readonly context: number
+}
+
+export async function compareModels(
+  request: CompareRequest,
+  onProgress: (what: string, done: number) => void,
+  signal: AbortSignal,
+): Promise<Comparison> {
+  const { original, quantized, device, windows } = request
+  await keepOnly([keyOf(original, device), keyOf(quantized, device)])
+  const reference = await load(original, device, onProgress)
+  const { decoder, tokenizer } = await load(quantized, device, onProgress)
+  const tokens = tokenizer.encode(request.text ?? (await demoText('evaluation')))
+  const context = Math.min(request.context, decoder.config.context, tokens.length)
+  const found = await perplexity(decoder, tokens, {
+    ...{ context, windows, reference: reference.decoder, signal },
+    async onProgress(done, total) {
+      onProgress(`window ${done} of ${total}`, done / total)
+      await new Promise((resolve) => setTimeout(resolve))
+    },
+  })
+  return {
+    perplexity: found.perplexity,
+    referencePerplexity: found.referencePerplexity ?? Number.NaN,
+    kl: found.kl ?? Number.NaN,
+    tokens: found.tokens,
+  }
+}
+
+/** Milliseconds. */
+const SHOWN_EVERY = 60
+
+export interface ChatRequest {
+  readonly model: ModelSource
+  /** All models that go on being asked: others are let go. */
+  readonly keep: readonly ModelSource[]
+  readonly device: DeviceName
+  /** How keys and values are kept; in full where it is left out. */
+  readonly cache?: string
+  readonly prompt: string
+  readonly asMessage: boolean
+  readonly maxTokens: number
+  readonly temperature: number
+}
+
+export async function answer(
+  request: ChatRequest,
+  onText: (tokens: readonly string[]) => void,
+  onProgress: (what: string, done: number) => void,
+  signal: AbortSignal,
+): Promise<ChatAnswer> {
+  const { model, keep, device, prompt, maxTokens, temperature } = request
+  await keepOnly([model, ...keep].map((source) => keyOf(source, device)))
+  const { decoder, tokenizer } = await load(model, device, onProgress)
+  const asked = request.asMessage
+    ? tokenizer.applyTemplate([{ role: 'user', content: prompt }])
+    : prompt
+  const cache = CACHE_SCHEMES.find(({ name }) => name === request.cache)?.()
+  const ids: number[] = []
+  let shown = performance.now()
+  const { decodeSeconds, prefillSeconds, tokens } = await generate(
+    decoder,
+    tokenizer.encode(asked),
+    {
+      ...{ maxTokens, temperature, stop: tokenizer.stop, signal, cache },
+      async onToken(token) {
+        ids.push(token)
+        if (performance.now() - shown < SHOWN_EVERY) return
+        shown = performance.now()
+        onText(pieces(tokenizer, ids))
+        // A word from the page, to stop, comes in between.
+        await new Promise((resolve) => setTimeout(resolve))
+      },
+    },
+  )
+  return {
+    text: tokenizer.decode(tokens),
+    tokens: pieces(tokenizer, tokens),
+    tokensPerSecond: decodeSeconds > 0 ? (tokens.length - 1) / decodeSeconds : 0,
+    prefillSeconds,
+  }
+}
+
+/** The text cut where tokens end: a character of several tokens belongs to the last of them. */
+function pieces(tokenizer: Tokenizer, tokens: readonly number[]): string[] {
+  const out: string[] = []
+  let before = ''
+  for (let i = 1; i <= tokens.length; i++) {
+    const text = tokenizer.decode(tokens.slice(0, i))
+    const whole = text.endsWith('\ufffd') && i < tokens.length ? before : text
+    out.push(whole.slice(before.length))
+    before = whole
+  }
+  return out
+}

@@ -1,0 +1,13 @@
+/** The concrete plugins of the studio. A new method is a line here. */
+
+import type { QuantizerPlugin } from '@lowbit/core'
+import { palettize } from '@lowbit/palettize'
+import { gptq } from '@lowbit/quantizer-gptq'
+import { gptvq, pq } from '@lowbit/quantizer-gptvq'
+import { rtn } from '@lowbit/quantizer-rtn'
+import { vptq } from '@lowbit/quantizer-vptq'
+
+export { FORMATS } from '@lowbit/formats'
+export { CACHE_SCHEMES } from '@lowbit/kvcache'
+
+export const QUANTIZERS: readonly QuantizerPlugin[] = [gptq, vptq, gptvq, palettize, pq, rtn]

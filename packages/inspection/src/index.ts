@@ -1,0 +1,15 @@
+export { codeBits, describeMatrix } from './describe-matrix.ts'
+export { bytes, count, duration, percent } from './figures.ts'
+export {
+  type Inspection,
+  inspectCheckpoint,
+  type SharedTable,
+  type TensorReport,
+} from './inspect-checkpoint.ts'
+export { linearsOfBlocks, type Place, placesOf, ROLE_NAMES } from './linears.ts'
+export type { Drawing } from './pictures/drawing.ts'
+export { type Bar, finiteRange, type Histogram, histogram } from './pictures/histogram.ts'
+export { findModule } from './pictures/module-name.ts'
+export { plotBits, plotErrors } from './pictures/plot-layers.ts'
+export { type MatrixPlot, plotMatrix } from './pictures/plot-matrix.ts'
+export { REPORT, type ReportedModule, readReport } from './report-file.ts'

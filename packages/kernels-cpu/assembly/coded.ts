@@ -1,0 +1,251 @@
+/**
+ * Keys and values in few bits (core's CacheKernels). A block of tokens × channels has an f16 scale and, where the
+ * grid is not symmetric, an f16 bias. Eight codes lie in `bits` bytes, the first in the lowest bits.
+ */
+
+import { take, thread } from './threads'
+
+/** The number that is nearest to x among halves, as its bits; too large ones become the largest. */
+function halfBits(x: f32): u32 {
+  const bits = reinterpret<u32>(x)
+  const sign = (bits >> 16) & 0x8000
+  const rest = bits & 0x7fffffff
+  if (rest >= 0x477ff000) return sign | 0x7bff
+  // A step of subnormal halves is the last place of numbers near 1/2: the sum rounds.
+  if (rest < 0x38800000) {
+    return sign | (reinterpret<u32>(reinterpret<f32>(rest) + <f32>0.5) - 0x3f000000)
+  }
+  return sign | ((rest - 0x38000000 + 0xfff + ((rest >> 13) & 1)) >> 13)
+}
+
+function halfValue(bits: u32): f32 {
+  const shifted = ((bits & 0x7fff) << 13) | ((bits & 0x8000) << 16)
+  // 2^112 mends the exponent.
+  return reinterpret<f32>(shifted) * reinterpret<f32>(0x77800000)
+}
+
+/** Middle of the codes of a symmetric grid without a table. */
+// @ts-ignore: decorator
+@inline
+function middle(bits: i32): f32 {
+  return <f32>((1 << bits) - 1) * 0.5
+}
+
+/**
+ * Scale and bias of each of `size` channels, from channel `first` on, for one row of `scales` with `blocks` blocks:
+ * floats at s and z.
+ */
+export function spread(
+  s: usize,
+  z: usize,
+  scales: usize,
+  blocks: i32,
+  first: i32,
+  size: i32,
+  channels: i32,
+  bits: i32,
+  symmetric: i32,
+  table: usize,
+): void {
+  const level: f32 = table ? 0 : middle(bits)
+  for (let i = 0; i < size; ) {
+    const block = (first + i) / channels
+    const scale = halfValue(load<u16>(scales + (<usize>block << 1)))
+    const bias: f32 = symmetric
+      ? -scale * level
+      : halfValue(load<u16>(scales + (<usize>(blocks + block) << 1)))
+    const end = min(size, (block + 1) * channels - first)
+    for (; i < end; i++) {
+      store<f32>(s + (<usize>i << 2), scale)
+      store<f32>(z + (<usize>i << 2), bias)
+    }
+  }
+}
+
+// @ts-ignore: decorator
+@inline
+function fourEntries(table: usize, codes: v128): v128 {
+  let v = v128.load32_zero(table + (<usize>i32x4.extract_lane(codes, 0) << 2))
+  v = v128.load32_lane(table + (<usize>i32x4.extract_lane(codes, 1) << 2), v, 1)
+  v = v128.load32_lane(table + (<usize>i32x4.extract_lane(codes, 2) << 2), v, 2)
+  return v128.load32_lane(table + (<usize>i32x4.extract_lane(codes, 3) << 2), v, 3)
+}
+
+/** The values of `size` codes, a multiple of 8: to[i] = s[i] · (code or its entry) + z[i]. */
+export function expand(
+  to: usize,
+  codes: usize,
+  size: i32,
+  bits: i32,
+  table: usize,
+  s: usize,
+  z: usize,
+): void {
+  // A code is brought to the top of its lane by a multiplication and down again by a shift.
+  const shift = 32 - bits
+  const low = i32x4(
+    1 << shift,
+    1 << max(0, shift - bits),
+    1 << max(0, shift - 2 * bits),
+    1 << max(0, shift - 3 * bits),
+  )
+  const high = i32x4(
+    1 << max(0, shift - 4 * bits),
+    1 << max(0, shift - 5 * bits),
+    1 << max(0, shift - 6 * bits),
+    1 << max(0, shift - 7 * bits),
+  )
+  for (let i = 0; i < size; i += 8, codes += bits) {
+    let a: v128
+    let b: v128
+    if (bits == 8) {
+      const pairs = v128.load8x8_u(codes)
+      a = i32x4.extend_low_i16x8_u(pairs)
+      b = i32x4.extend_high_i16x8_u(pairs)
+    } else {
+      const word = v128.load32_splat(codes)
+      a = i32x4.shr_u(i32x4.mul(word, low), shift)
+      b = i32x4.shr_u(i32x4.mul(word, high), shift)
+    }
+    const at = <usize>i << 2
+    const x = table ? fourEntries(table, a) : f32x4.convert_i32x4_s(a)
+    const y = table ? fourEntries(table, b) : f32x4.convert_i32x4_s(b)
+    v128.store(to + at, f32x4.add(f32x4.mul(x, v128.load(s + at)), v128.load(z + at)))
+    v128.store(to + at, f32x4.add(f32x4.mul(y, v128.load(s + at, 16)), v128.load(z + at, 16)), 16)
+  }
+}
+
+/** The code whose entry is nearest to x; of two as near the first. */
+function nearestEntry(table: usize, count: i32, x: f32): i32 {
+  let low = 0
+  while (count > 1) {
+    const half = count >> 1
+    const at = table + (<usize>(low + half) << 2)
+    if (x > (load<f32>(at - 4) + load<f32>(at)) * 0.5) {
+      low += half
+      count -= half
+    } else count = half
+  }
+  return low
+}
+
+/** A task is a row of blocks. */
+export function encodeRows(
+  codes: usize,
+  scales: usize,
+  x: usize,
+  rows: i32,
+  width: i32,
+  bits: i32,
+  tokens: i32,
+  channels: i32,
+  symmetric: i32,
+  table: usize,
+): void {
+  const blocks = width / channels
+  const line = <usize>((width * bits) >> 3)
+  const scaleLine = <usize>(symmetric ? blocks : 2 * blocks) << 1
+  const levels = (1 << bits) - 1
+  const reach: f32 = table
+    ? max(abs(load<f32>(table)), abs(load<f32>(table + (<usize>levels << 2))))
+    : middle(bits)
+  for (let group = take(); group < rows / tokens; group = take()) {
+    const from = x + <usize>(group * tokens * width) * 4
+    const to = codes + <usize>(group * tokens) * line
+    const at = scales + <usize>group * scaleLine
+    memory.fill(to, 0, <usize>tokens * line)
+    for (let block = 0; block < blocks; block++) {
+      const first = block * channels
+      let least: f32 = Infinity
+      let most: f32 = -Infinity
+      for (let t = 0; t < tokens; t++) {
+        for (let i = 0; i < channels; i++) {
+          const value = load<f32>(from + (<usize>(t * width + first + i) << 2))
+          least = min(least, value)
+          most = max(most, value)
+        }
+      }
+      const span = symmetric ? max(-least, most) / reach : (most - least) / <f32>levels
+      const scaleBits = halfBits(span)
+      const scale = halfValue(scaleBits)
+      store<u16>(at + (<usize>block << 1), <u16>scaleBits)
+      let bias: f32 = 0
+      if (symmetric) {
+        bias = table ? 0 : -scale * middle(bits)
+      } else {
+        const biasBits = halfBits(least)
+        bias = halfValue(biasBits)
+        store<u16>(at + (<usize>(blocks + block) << 1), <u16>biasBits)
+      }
+      const inverse: f32 = scale > 0 ? 1 / scale : 0
+      for (let t = 0; t < tokens; t++) {
+        const row = to + <usize>t * line
+        for (let i = 0; i < channels; i++) {
+          const column = first + i
+          const value = (load<f32>(from + (<usize>(t * width + column) << 2)) - bias) * inverse
+          const code = table
+            ? nearestEntry(table, levels + 1, value)
+            : <i32>nearest(min(max(value, <f32>0), <f32>levels))
+          const bit = column * bits
+          const byte = row + <usize>(bit >> 3)
+          const put = code << (bit & 7)
+          store<u8>(byte, load<u8>(byte) | <u8>put)
+          if ((bit & 7) + bits > 8) store<u8>(byte, load<u8>(byte, 1) | <u8>(put >> 8), 1)
+        }
+      }
+    }
+  }
+}
+
+/** A task is a row. `room`: for each thread 2 × width floats. */
+export function decodeRows(
+  out: usize,
+  codes: usize,
+  scales: usize,
+  from: i32,
+  rows: i32,
+  width: i32,
+  bits: i32,
+  tokens: i32,
+  channels: i32,
+  symmetric: i32,
+  table: usize,
+  scratch: usize,
+  room: usize,
+): void {
+  const s = scratch + thread * room
+  const z = s + (<usize>width << 2)
+  const blocks = width / channels
+  const scaleLine = <usize>(symmetric ? blocks : 2 * blocks) << 1
+  for (let row = take(); row < rows; row = take()) {
+    const at = scales + <usize>((from + row) / tokens) * scaleLine
+    spread(s, z, at, blocks, 0, width, channels, bits, symmetric, table)
+    const line = codes + <usize>(from + row) * <usize>((width * bits) >> 3)
+    expand(out + <usize>(row * width) * 4, line, width, bits, table, s, z)
+  }
+}
+
+/** Each run of `size` numbers, a power of two, times the Walsh–Hadamard matrix over √size. A task is a row. */
+export function hadamard(x: usize, rows: i32, columns: i32, size: i32): void {
+  const factor: f32 = 1 / sqrt(<f32>size)
+  for (let row = take(); row < rows; row = take()) {
+    const line = x + <usize>(row * columns) * 4
+    for (let run = 0; run < columns; run += size) {
+      const p = line + (<usize>run << 2)
+      for (let step = 1; step < size; step <<= 1) {
+        for (let i = 0; i < size; i += step << 1) {
+          for (let j = i; j < i + step; j++) {
+            const a = load<f32>(p + (<usize>j << 2))
+            const b = load<f32>(p + (<usize>(j + step) << 2))
+            store<f32>(p + (<usize>j << 2), a + b)
+            store<f32>(p + (<usize>(j + step) << 2), a - b)
+          }
+        }
+      }
+      for (let i = 0; i < size; i++) {
+        const at = p + (<usize>i << 2)
+        store<f32>(at, load<f32>(at) * factor)
+      }
+    }
+  }
+}

@@ -1,0 +1,116 @@
+/** A cache of layers that keep their older tokens in codes. */
+
+import {
+  type Cache,
+  type CacheGrid,
+  type CacheScheme,
+  type CacheShape,
+  type Kernels,
+  LowbitError,
+} from '@lowbit/core'
+import { createLayer } from './layout.ts'
+
+export interface GridChoice {
+  readonly bits: 2 | 3 | 4 | 8
+  /** What shares a scale: `token`: `group` channels of one; `channel`: `group` tokens of one channel. */
+  readonly per: 'token' | 'channel'
+  readonly group: number
+  readonly symmetric: boolean
+  readonly table?: Float32Array
+}
+
+export interface CodedCacheOptions {
+  readonly keys: GridChoice
+  readonly values: GridChoice
+  readonly window: number
+  readonly sinks: number
+  readonly rotate: boolean
+}
+
+export function codedCache(
+  name: string,
+  given: Readonly<Record<string, unknown>>,
+  options: CodedCacheOptions,
+): CacheScheme {
+  return {
+    kind: 'cache',
+    name,
+    options: given,
+    create: (kernels, shape) => createCache(kernels, shape, name, options),
+  }
+}
+
+function createCache(
+  kernels: Kernels,
+  shape: CacheShape,
+  name: string,
+  options: CodedCacheOptions,
+): Cache {
+  const { layers: count, headSize, capacity } = shape
+  const refuse = (why: string): never => {
+    throw new LowbitError('bad-option', `cache ${name}: ${why}`, { option: 'cache' })
+  }
+  if (headSize % 8 !== 0) refuse(`heads of ${headSize} numbers do not divide into eights`)
+  if (options.rotate && !Number.isInteger(Math.log2(headSize))) {
+    refuse(
+      `a rotation needs heads of a power of two, not of ${headSize}; choose --cache-rotation none`,
+    )
+  }
+  const [keys, values] = [options.keys, options.values].map((choice) =>
+    gridOf(choice, headSize, refuse),
+  )
+  const layers = Array.from({ length: count }, () =>
+    createLayer(kernels, shape, { ...options, keys, values }),
+  )
+  let length = 0
+  return {
+    get length() {
+      return length
+    },
+    get bytes() {
+      return layers.reduce((sum, layer) => sum + layer.bytes, 0)
+    },
+    append(layer, newKeys, newValues) {
+      if (length + newKeys.rows > capacity) {
+        throw new LowbitError(
+          'cache-full',
+          `the cache holds ${capacity} tokens, ${length + newKeys.rows} are needed`,
+          { option: 'context' },
+        )
+      }
+      layers[layer].append(newKeys, newValues, length)
+    },
+    attend(layer, out, q, attention) {
+      layers[layer].attend(out, q, attention, length)
+    },
+    advance(tokens) {
+      length += tokens
+      for (const layer of layers) layer.settle(length)
+    },
+    truncate(to) {
+      if (to >= length) return
+      length = Math.max(0, to)
+      for (const layer of layers) layer.truncate(length)
+    },
+    dispose() {
+      for (const layer of layers) layer.dispose()
+    },
+  }
+}
+
+function gridOf(
+  { bits, per, group, symmetric, table }: GridChoice,
+  headSize: number,
+  refuse: (why: string) => never,
+): CacheGrid {
+  const rest = { bits, symmetric, ...(table && { table }) }
+  if (per === 'channel') {
+    if (group % 8 !== 0) refuse(`groups of ${group} tokens are no multiple of 8`)
+    return { ...rest, tokens: group, channels: 1 }
+  }
+  const channels = Math.min(group, headSize)
+  if (channels % 8 !== 0 || headSize % channels !== 0) {
+    refuse(`groups of ${group} do not divide heads of ${headSize} into multiples of 8`)
+  }
+  return { ...rest, tokens: 1, channels }
+}

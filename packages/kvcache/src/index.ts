@@ -1,0 +1,12 @@
+export { type CodedCacheOptions, codedCache, type GridChoice } from './coded-cache.ts'
+export {
+  CACHE_SCHEMES,
+  type CacheSchemePlugin,
+  fp8,
+  int2,
+  int3,
+  int4,
+  int8,
+  kivi,
+  nf4,
+} from './schemes.ts'

@@ -1,0 +1,132 @@
+/** The schemes by name. */
+
+import {
+  type AnyPlugin,
+  type CacheScheme,
+  decodeFloat,
+  definePlugin,
+  FLOAT_FORMATS,
+  normalFloat,
+} from '@lowbit/core'
+import * as z from 'zod'
+import { codedCache, type GridChoice } from './coded-cache.ts'
+
+export type CacheSchemePlugin = AnyPlugin<CacheScheme>
+
+const window = (usual: number) =>
+  z.int().min(0).max(1_000_000).default(usual).describe('newest tokens that stay in full')
+const sinks = z
+  .int()
+  .min(0)
+  .max(32)
+  .default(4)
+  .describe('first tokens that stay in full: all later ones look at them')
+const group = (usual: number) =>
+  z.int().min(8).max(1024).default(usual).describe('numbers that share a scale')
+const rotation = (usual: 'hadamard' | 'none') =>
+  z
+    .enum(['hadamard', 'none'])
+    .default(usual)
+    .describe('whether heads are turned by a Hadamard matrix, which spreads outliers')
+const cacheBits = z
+  .int()
+  .min(2)
+  .max(8)
+  .refine((bits) => [2, 3, 4, 8].includes(bits), { error: 'must be one of 2, 3, 4, 8' })
+  .transform((bits) => bits as GridChoice['bits'])
+
+/** Integers of a token's own scale, with least and largest met. */
+function integers(bits: 2 | 3 | 4 | 8, usual: { group: number; rotation: 'hadamard' | 'none' }) {
+  const name = `int${bits}`
+  return definePlugin(
+    {
+      name,
+      summary: `integers of ${bits} bits, a scale and a least value for each group of a token's channels`,
+      options: z.object({
+        group: group(usual.group),
+        window: window(0),
+        sinks,
+        rotation: rotation(usual.rotation),
+      }),
+    },
+    (options) => {
+      const grid: GridChoice = { bits, per: 'token', group: options.group, symmetric: false }
+      return codedCache(name, options, {
+        ...{ keys: grid, values: grid, rotate: options.rotation === 'hadamard' },
+        ...{ window: options.window, sinks: options.sinks },
+      })
+    },
+  )
+}
+
+export const int8 = integers(8, { group: 64, rotation: 'none' })
+export const int4 = integers(4, { group: 32, rotation: 'hadamard' })
+export const int3 = integers(3, { group: 32, rotation: 'hadamard' })
+export const int2 = integers(2, { group: 32, rotation: 'hadamard' })
+
+/** Values of a table in place of integers, symmetric about zero. */
+function tabled(name: string, summary: string, bits: 4 | 8, table: Float32Array, usual: number) {
+  return definePlugin(
+    {
+      ...{ name, summary },
+      options: z.object({
+        group: group(usual),
+        window: window(0),
+        sinks,
+        rotation: rotation(bits === 4 ? 'hadamard' : 'none'),
+      }),
+    },
+    (options) => {
+      const grid: GridChoice = { bits, per: 'token', group: options.group, symmetric: true, table }
+      return codedCache(name, options, {
+        ...{ keys: grid, values: grid, rotate: options.rotation === 'hadamard' },
+        ...{ window: options.window, sinks: options.sinks },
+      })
+    },
+  )
+}
+
+/** The finite values of E4M3 in their order; the two codes of NaN repeat the ends. */
+function e4m3(): Float32Array {
+  const values = Float32Array.from({ length: 256 }, (_, code) =>
+    decodeFloat(FLOAT_FORMATS.f8_e4m3, code),
+  )
+  const finite = [...values].filter(Number.isFinite).sort((a, b) => a - b)
+  const left = 256 - finite.length
+  const [least, most] = [finite[0], finite[finite.length - 1]]
+  return Float32Array.from([
+    ...new Array<number>(Math.ceil(left / 2)).fill(least),
+    ...finite,
+    ...new Array<number>(Math.floor(left / 2)).fill(most),
+  ])
+}
+
+export const fp8 = tabled('fp8', 'FP8 E4M3 with a scale for each token and head', 8, e4m3(), 64)
+export const nf4 = tabled('nf4', 'NF4 (QLoRA) with a scale for each group', 4, normalFloat(4), 32)
+
+/** KIVI (Liu et al., ICML 2024, section 3): outliers of keys are channels, so keys have a scale for each channel. */
+export const kivi = definePlugin(
+  {
+    name: 'kivi',
+    summary: 'keys with a scale for each channel of a group of tokens, values for each token',
+    source: 'Liu et al., ICML 2024',
+    options: z.object({
+      bits: cacheBits.default(2).describe('bits of a number: 2, 3, 4 or 8'),
+      group: group(32),
+      window: window(128),
+      sinks,
+      rotation: rotation('none'),
+    }),
+  },
+  (options) => {
+    const { bits, group } = options
+    return codedCache('kivi', options, {
+      keys: { bits, per: 'channel', group, symmetric: false },
+      values: { bits, per: 'token', group, symmetric: false },
+      ...{ window: options.window, sinks: options.sinks },
+      rotate: options.rotation === 'hadamard',
+    })
+  },
+)
+
+export const CACHE_SCHEMES: readonly CacheSchemePlugin[] = [int8, int4, int3, int2, fp8, nf4, kivi]

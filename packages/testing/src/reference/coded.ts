@@ -1,0 +1,165 @@
+/** Keys and values in few bits, as their definition says. */
+
+import {
+  type CacheGrid,
+  type CacheKernels,
+  type CodedRows,
+  checkGrid,
+  fromFloat32,
+  type Kernels,
+  LowbitError,
+  toFloat32,
+} from '@lowbit/core'
+import type { Memory } from './memory.ts'
+
+/** A number as f16 has it; too large ones are the largest. */
+function half(x: number): number {
+  const kept = Math.max(-65504, Math.min(65504, x))
+  return toFloat32('f16', fromFloat32('f16', Float32Array.of(kept)) as Uint16Array)[0]
+}
+
+const halfBits = (x: number): number => fromFloat32('f16', Float32Array.of(half(x)))[0]
+
+export function codedOperations(
+  { floats, codes: codesOf, operations }: Memory,
+  { attention }: Pick<Kernels, 'attention'>,
+): CacheKernels {
+  /** The number that a code of a block stands for. */
+  function numberOf(
+    { bits, symmetric, table }: CacheGrid,
+    code: number,
+    scale: number,
+    bias: number,
+  ) {
+    if (table) return Math.fround(scale * table[code])
+    return symmetric ? scale * (code - (2 ** bits - 1) / 2) : scale * code + bias
+  }
+
+  function bitsAt(bytes: Uint8Array | Uint16Array, line: number, column: number, bits: number) {
+    const bit = column * bits
+    const at = line + (bit >> 3)
+    const word = bytes[at] | ((bytes[at + 1] ?? 0) << 8)
+    return (word >> (bit & 7)) & (2 ** bits - 1)
+  }
+
+  const self: CacheKernels = {
+    hadamard(x, size) {
+      if (!(size >= 1 && Number.isInteger(Math.log2(size)) && x.columns % size === 0)) {
+        throw new LowbitError('bad-shape', `${x.columns} columns have no runs of ${size}`)
+      }
+      const values = floats(x)
+      for (let run = 0; run < values.length; run += size) {
+        const old = values.slice(run, run + size)
+        for (let i = 0; i < size; i++) {
+          let sum = 0
+          for (let j = 0; j < size; j++) sum += parity(i & j) ? -old[j] : old[j]
+          values[run + i] = sum / Math.sqrt(size)
+        }
+      }
+    },
+
+    encodeRows({ codes, scales, grid }, at, x) {
+      const { rows, columns: width } = x
+      checkGrid(grid, width)
+      const { bits, tokens, channels, symmetric, table } = grid
+      const blocks = width / channels
+      const fits =
+        codes.columns === (width * bits) / 8 && scales.columns === blocks * (symmetric ? 1 : 2)
+      if (!fits)
+        throw new LowbitError('bad-shape', `codes or scales are not those of rows of ${width}`)
+      if (at % tokens !== 0 || rows % tokens !== 0 || at < 0 || at + rows > codes.rows) {
+        throw new LowbitError('bad-shape', `rows ${at} to ${at + rows} are no blocks of ${tokens}`)
+      }
+      const [bytes, numbers, values] = [codesOf(codes), codesOf(scales), floats(x)]
+      const levels = 2 ** bits - 1
+      for (let t = 0; t < rows; t += tokens) {
+        for (let block = 0; block < blocks; block++) {
+          const cells = Array.from({ length: tokens * channels }, (_, i) => ({
+            row: t + Math.floor(i / channels),
+            column: block * channels + (i % channels),
+          }))
+          const found = cells.map(({ row, column }) => values[row * width + column])
+          const [least, most] = [Math.min(...found), Math.max(...found)]
+          const reach = table ? Math.max(-table[0], table[levels]) : levels / 2
+          const span = symmetric
+            ? Math.fround(Math.max(-least, most) / reach)
+            : Math.fround((most - least) / levels)
+          const line = ((at + t) / tokens) * scales.columns
+          numbers[line + block] = halfBits(span)
+          const scale = half(span)
+          const bias = symmetric ? 0 : half(least)
+          if (!symmetric) numbers[line + blocks + block] = halfBits(least)
+          cells.forEach(({ row, column }, i) => {
+            let best = 0
+            let distance = Number.POSITIVE_INFINITY
+            for (let code = 0; scale > 0 && code <= levels; code++) {
+              const away = Math.abs(found[i] - numberOf(grid, code, scale, bias))
+              if (away < distance) [best, distance] = [code, away]
+            }
+            const bit = column * bits
+            const to = (at + row) * codes.columns + (bit >> 3)
+            const mask = levels << (bit & 7)
+            bytes[to] = (bytes[to] & ~mask) | ((best << (bit & 7)) & 255)
+            if ((bit & 7) + bits > 8) {
+              bytes[to + 1] = (bytes[to + 1] & ~(mask >> 8)) | (best >> (8 - (bit & 7)))
+            }
+          })
+        }
+      }
+    },
+
+    decodeRows(out, { codes, scales, grid }, at) {
+      const { rows, columns: width } = out
+      checkGrid(grid, width)
+      const { bits, tokens, channels, symmetric } = grid
+      if (at < 0 || at + rows > codes.rows) {
+        throw new LowbitError('bad-shape', `there are ${codes.rows} rows, not ${at + rows}`)
+      }
+      const [bytes, numbers, values] = [codesOf(codes), codesOf(scales), floats(out)]
+      const blocks = width / channels
+      for (let row = 0; row < rows; row++) {
+        const line = Math.floor((at + row) / tokens) * scales.columns
+        for (let column = 0; column < width; column++) {
+          const block = Math.floor(column / channels)
+          const [scale, bias] = [line + block, line + blocks + block].map(
+            (i) => toFloat32('f16', Uint16Array.of(numbers[i] ?? 0))[0],
+          )
+          const code = bitsAt(bytes, (at + row) * codes.columns, column, bits)
+          values[row * width + column] = numberOf(grid, code, scale, symmetric ? 0 : bias)
+        }
+      }
+    },
+
+    attendCoded(out, q, keys, values, coded, k, v, shape) {
+      const width = shape.keyValueHeads * shape.headSize
+      const fresh = shape.start - coded + q.rows
+      const short = coded < 0 || coded > shape.start || k.rows < fresh || v.rows < fresh
+      if (short || shape.headSize % 8 !== 0) {
+        throw new LowbitError('bad-shape', 'there are fewer keys or values')
+      }
+      const dense = [
+        [keys, k],
+        [values, v],
+      ].map(([past, now]) => {
+        const all = operations.tensor(coded + fresh, width)
+        if (coded > 0) self.decodeRows(operations.rows(all, 0, coded), past as CodedRows, 0)
+        const tensor = now as typeof k
+        operations.copy(
+          operations.rows(all, coded, coded + fresh),
+          operations.rows(tensor, 0, fresh),
+        )
+        return all
+      })
+      attention(out, q, dense[0], dense[1], shape)
+      operations.free(...dense)
+    },
+  }
+  return self
+}
+
+/** Whether an odd number of bits is set. */
+function parity(bits: number): boolean {
+  let odd = false
+  for (let rest = bits; rest > 0; rest &= rest - 1) odd = !odd
+  return odd
+}
