@@ -195,39 +195,54 @@ export function scoresOf(
   panel: usize,
   spare: usize,
 ): void {
-  const keys = before + rows
+  packQueries(packed, q, stride, rows, size)
+  for (let n = 0; n < before + rows; n += KEYS) {
+    const count = min(KEYS, before + rows - n)
+    const from = k + <usize>n * keyStride
+    const to = scores + (<usize>n << 2)
+    panelScores(to, line, packed, rows, size, from, keyStride, count, before - n, panel, spare)
+  }
+}
+
+export function packQueries(packed: usize, q: usize, stride: usize, rows: i32, size: i32): void {
   for (let r = 0; r < rows; r += HIGH) {
     packPanel(packed + <usize>(r * size) * 4, q + <usize>r * stride, stride, rows - r, size, 1)
   }
-  for (let n = 0; n < keys; n += KEYS) {
-    const last = min(n + KEYS, keys)
-    for (let m = n; m < last; m += 8) {
-      keysPanel(
-        panel + <usize>((m - n) * size) * 4,
-        k + <usize>m * keyStride,
-        keyStride,
-        last - m,
+}
+
+/** The scores of `count` keys, 64 at most; row r sees those before `reach` + r + 1. */
+export function panelScores(
+  scores: usize,
+  line: usize,
+  packed: usize,
+  rows: i32,
+  size: i32,
+  k: usize,
+  keyStride: usize,
+  count: i32,
+  reach: i32,
+  panel: usize,
+  spare: usize,
+): void {
+  for (let m = 0; m < count; m += 8) {
+    keysPanel(panel + <usize>(m * size) * 4, k + <usize>m * keyStride, keyStride, count - m, size)
+  }
+  for (let r = 0; r < rows; r += HIGH) {
+    const a = packed + <usize>(r * size) * 4
+    const end = min(count, reach + min(r + HIGH, rows))
+    for (let m = 0; m < end; m += 16) {
+      edgeTiles(
+        a,
+        panel + <usize>(m * size) * 4,
+        <usize>size << 5,
         size,
+        scores + <usize>r * line + (<usize>m << 2),
+        line,
+        0,
+        rows - r,
+        end - m > 8 ? 16 : 8,
+        spare,
       )
-    }
-    for (let r = 0; r < rows; r += HIGH) {
-      const a = packed + <usize>(r * size) * 4
-      const end = min(last, before + min(r + HIGH, rows))
-      for (let m = n; m < end; m += 16) {
-        const b = panel + <usize>((m - n) * size) * 4
-        edgeTiles(
-          a,
-          b,
-          <usize>size << 5,
-          size,
-          scores + <usize>r * line + (<usize>m << 2),
-          line,
-          0,
-          rows - r,
-          end - m > 8 ? 16 : 8,
-          spare,
-        )
-      }
     }
   }
 }
@@ -247,35 +262,73 @@ export function mix(
   panel: usize,
   spare: usize,
 ): void {
-  const keys = before + rows
-  for (let n = 0; n < keys; n += KEYS) {
-    const depth = min(KEYS, keys - n)
+  for (let n = 0; n < before + rows; n += KEYS) {
+    const count = min(KEYS, before + rows - n)
+    panelMix(
+      out,
+      stride,
+      scores + (<usize>n << 2),
+      line,
+      v + <usize>n * keyStride,
+      keyStride,
+      size,
+      rows,
+      count,
+      before - n,
+      n > 0 ? 1 : 0,
+      packed,
+      panel,
+      spare,
+    )
+  }
+}
+
+/** out = P·V, or added to it, of `count` keys, 64 at most; rows that see none of them are left alone. */
+export function panelMix(
+  out: usize,
+  stride: usize,
+  scores: usize,
+  line: usize,
+  v: usize,
+  keyStride: usize,
+  size: i32,
+  rows: i32,
+  count: i32,
+  reach: i32,
+  add: i32,
+  packed: usize,
+  panel: usize,
+  spare: usize,
+): void {
+  for (let r = 0; r < rows; r += HIGH) {
+    packPanel(
+      packed + <usize>(r * count) * 4,
+      scores + <usize>r * line,
+      line,
+      rows - r,
+      count,
+      1,
+    )
+  }
+  for (let m = 0; m < size; m += 16) {
+    const next = <usize>count << 5
+    const from = v + (<usize>m << 2)
+    copyStrip(panel, from, keyStride, count)
+    if (m + 8 < size) copyStrip(panel + next, from + 32, keyStride, count)
     for (let r = 0; r < rows; r += HIGH) {
-      const p = scores + <usize>r * line + (<usize>n << 2)
-      packPanel(packed + <usize>(r * depth) * 4, p, line, rows - r, depth, 1)
-    }
-    for (let m = 0; m < size; m += 16) {
-      const next = <usize>depth << 5
-      const from = v + <usize>n * keyStride + (<usize>m << 2)
-      copyStrip(panel, from, keyStride, depth)
-      if (m + 8 < size) copyStrip(panel + next, from + 32, keyStride, depth)
-      for (let r = 0; r < rows; r += HIGH) {
-        // Rows that end before these keys have nothing but zeros here.
-        if (before + min(r + HIGH, rows) <= n) continue
-        const at = out + <usize>r * stride + (<usize>m << 2)
-        edgeTiles(
-          packed + <usize>(r * depth) * 4,
-          panel,
-          next,
-          depth,
-          at,
-          stride,
-          n > 0 ? 1 : 0,
-          rows - r,
-          size - m,
-          spare,
-        )
-      }
+      if (reach + min(r + HIGH, rows) <= 0) continue
+      edgeTiles(
+        packed + <usize>(r * count) * 4,
+        panel,
+        next,
+        count,
+        out + <usize>r * stride + (<usize>m << 2),
+        stride,
+        add,
+        rows - r,
+        size - m,
+        spare,
+      )
     }
   }
 }

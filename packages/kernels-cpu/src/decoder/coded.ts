@@ -9,10 +9,11 @@ import {
 } from '@lowbit/core'
 import type { Device } from '../device.ts'
 import { expect, own } from '../tensors.ts'
+import { KEYS, QUERY_ROWS } from './operations.ts'
 
-/** Query rows that share what is expanded. */
-const ROWS = 16
-/** Positions that are expanded together, as in assembly/coded-attention.ts. */
+/** Up to so many query rows share what is expanded; more go through panels. */
+const FEW_ROWS = 5
+/** Positions that are expanded together for a few rows, as in assembly/coded-attention.ts. */
 const TILE = 8
 
 export function codedOperations(device: Device): CacheKernels {
@@ -105,17 +106,21 @@ export function codedOperations(device: Device): CacheKernels {
       if (coded > Math.min(pastKeys.capacity, pastValues.capacity)) {
         throw new LowbitError('bad-shape', `fewer than ${coded} positions are in codes`)
       }
-      const block = Math.min(ROWS, rows)
       const line = Math.ceil((start + rows) / 8) * 8 + 8
-      const floats = block * (heads / keyValueHeads) * line + (TILE + 2) * headSize
-      const room = device.roomPerThread('coded', floats * 4)
+      const few = rows <= FEW_ROWS
+      const depth = Math.max(headSize, KEYS)
+      const floats = few
+        ? rows * (heads / keyValueHeads) * line + (TILE + 2) * headSize
+        : QUERY_ROWS * (line + depth) + KEYS * (depth + headSize) + 2 * headSize + 64
+      const room = device.roomPerThread('coded', floats * 4 + 256)
       device.run(
-        'attendCoded',
+        few ? 'attendCoded' : 'attendCodedPanels',
         rows * (start + rows) * heads * headSize,
         ...[out, q, rows, heads, keyValueHeads, headSize, scale, coded, start - coded, k.at, v.at],
         ...[pastKeys.codes, pastKeys.scales, ...pastKeys.numbers],
         ...[pastValues.codes, pastValues.scales, ...pastValues.numbers],
-        ...[line, block, room.at, room.each],
+        ...(few ? [line, rows] : [line]),
+        ...[room.at, room.each],
       )
     },
   }

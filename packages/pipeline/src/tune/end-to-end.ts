@@ -20,7 +20,7 @@ export const endToEnd = definePlugin(
         .number()
         .min(1e-6)
         .max(1)
-        .default(0.01)
+        .default(0.003)
         .describe('largest change of a scale in a step'),
       tableRate: z
         .number()
