@@ -2,13 +2,13 @@
 
 import { type Kernels, LowbitError } from '@lowbit/core'
 import { algebraOperations } from './algebra/operations.ts'
+import { codedOperations } from './decoder/coded.ts'
 import { distributionOperations } from './decoder/distributions.ts'
 import { gradientOperations } from './decoder/gradients.ts'
 import { decoderOperations } from './decoder/operations.ts'
 import { findAdapter, findGpu } from './gpu/adapter.ts'
 import { type Choices, createDevice } from './gpu/device.ts'
 import { type ChoiceCache, keptChoices, measureChoices } from './measure.ts'
-import { missing } from './missing.ts'
 import { measurePeak, type Peak } from './peak.ts'
 import { quantizeOperations } from './quantize/operations.ts'
 import { tableOperations } from './tables/operations.ts'
@@ -80,6 +80,7 @@ export async function webgpu(options: WebGpuOptions = {}): Promise<WebGpuKernels
   const device = createDevice(handle, memoryLimit, used.length > 0 ? subgroupOf(adapter.info) : 0)
   const { vendor, architecture, device: model, description } = adapter.info
   const name = description || [vendor, architecture, model].filter(Boolean).join(' ') || 'unknown'
+  const decoding = decoderOperations(device)
   const key = `lowbit/webgpu/1 ${name} ${used.join(' ')}`
   const kept = options.choices ?? keptChoices(options.cache, key)
   device.choices = kept ?? (await measureChoices(device))
@@ -98,14 +99,14 @@ export async function webgpu(options: WebGpuOptions = {}): Promise<WebGpuKernels
     ...tensorOperations(device),
     ...weightOperations(device),
     ...algebraOperations(device),
-    ...decoderOperations(device),
+    ...decoding,
     ...distributionOperations(device),
     ...quantizeOperations(device),
     ...tableOperations(device),
     ...vectorOperations(device),
     ...gradientOperations(device),
     ...trainingOperations(device),
-    ...missing('hadamard', 'encodeRows', 'decodeRows', 'attendCoded'),
+    ...codedOperations(device, decoding),
     dispose() {
       device.dispose()
       instances.delete(gpu)
