@@ -31,8 +31,3 @@ export const DEVICES: Readonly<Record<string, (request: KernelsRequest) => Promi
 }
 
 export const DEFAULT_DEVICE = 'cpu'
-
-/** Groups of the kernels' contract that a device does not do yet, and why. */
-export const SKIPPED: Readonly<Record<string, Readonly<Record<string, string>>>> = {
-  webgpu: { cache: 'no shaders for caches in few bits yet' },
-}

@@ -2,7 +2,7 @@
 
 import type { Kernels } from '@lowbit/core'
 import { cpu } from '@lowbit/kernels-cpu'
-import { NOT_YET, webgpu } from '@lowbit/kernels-webgpu'
+import { webgpu } from '@lowbit/kernels-webgpu'
 import { type CheckResult, runKernelChecks } from '@lowbit/testing/checks'
 import * as everything from './everything.ts'
 
@@ -27,7 +27,7 @@ globalThis.onmessage = async ({ data: { kernels, threads } }: MessageEvent<Reque
       variant = made.variant
       return made
     }
-    const results = await runKernelChecks(make, { skip: kernels === 'webgpu' ? NOT_YET : {} })
+    const results = await runKernelChecks(make)
     const bundled = Object.fromEntries(
       Object.entries(everything).map(([name, { length }]) => [name, length]),
     )

@@ -8,7 +8,6 @@ import type { Command } from 'commander'
 import { wasmFeatures } from '../checkup/features.ts'
 import { type Check, checkContract, checkDemo, checkMatrices } from '../checkup/results.ts'
 import { addDeviceFlags, type DeviceFlags } from '../flags/device.ts'
-import { SKIPPED } from '../plugins.ts'
 import type { Action } from '../program.ts'
 import type { Session } from '../session.ts'
 import { paint } from '../terminal/style.ts'
@@ -68,9 +67,7 @@ async function examine(flags: DoctorFlags, session: Session): Promise<void> {
     // Drivers of GPUs differ in what they get wrong; the CPU's kernels are the same WebAssembly everywhere.
     if (flags.contract || !strict.strict) {
       const make = () => session.kernels(flags, strict.strict)
-      checks.push(
-        ...(await checkContract(make, SKIPPED[flags.device] ?? {}, session.signal, progress)),
-      )
+      checks.push(...(await checkContract(make, session.signal, progress)))
     }
     progress.update(1, 'measuring speed')
   } finally {

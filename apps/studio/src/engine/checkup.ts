@@ -11,7 +11,7 @@ export async function checkUp(
   // Hundreds of checks that most people never need.
   const { measureSpeed, runKernelChecks } = await import('@lowbit/testing/checks')
   const results = await runKernelChecks(() => openKernels(device, device === 'cpu'), {
-    ...{ signal, skip: await notYet(device) },
+    signal,
     onProgress(done, total, { group, name }) {
       onProgress(`${group}: ${name}`, done / total)
     },
@@ -31,7 +31,3 @@ export async function checkUp(
     gigabytesPerSecond: memoryBytesPerSecond / 1e9,
   }
 }
-
-/** What the kernels of a device do not do yet, and why. */
-const notYet = async (device: DeviceName): Promise<Readonly<Record<string, string>>> =>
-  device === 'webgpu' ? (await import('@lowbit/kernels-webgpu')).NOT_YET : {}
