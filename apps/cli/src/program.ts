@@ -88,7 +88,7 @@ export async function run(argv: readonly string[]): Promise<void> {
   } catch (error) {
     process.exitCode = fail(error, session)
   } finally {
-    session.close()
+    await session.close()
   }
 }
 

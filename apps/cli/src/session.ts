@@ -19,14 +19,17 @@ export interface Session {
   result(value: object): void
   /** Kernels that live as long as the session. */
   kernels(flags: DeviceFlags, strict: boolean): Promise<Kernels>
+  /** Ends with the session: files that a command which fails has left open. */
+  holds(opened: { close(): Promise<void> }): void
   /** What Ctrl-C says. */
   onStop(text: string): void
-  close(): void
+  close(): Promise<void>
 }
 
 export function createSession(json: boolean): Session {
   const controller = new AbortController()
   const held: Kernels[] = []
+  const opened: { close(): Promise<void> }[] = []
   let stopText = 'stopped'
   const stop = (): void => {
     if (controller.signal.aborted) process.exit(130)
@@ -61,13 +64,16 @@ export function createSession(json: boolean): Session {
       held.push(kernels)
       return kernels
     },
+    holds: (one) => void opened.push(one),
     onStop(text) {
       stopText = text
     },
-    close() {
+    async close() {
       process.off('SIGINT', stop)
       process.off('SIGTERM', stop)
       for (const kernels of held.splice(0)) kernels.dispose()
+      // Most are closed long since.
+      for (const one of opened.splice(0)) await one.close().catch(() => {})
     },
   }
 }

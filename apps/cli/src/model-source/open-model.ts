@@ -25,7 +25,9 @@ const HUB_ID = /^[\w][\w.-]*\/[\w][\w.-]*$/
 export async function openModel(name: string, session: Session): Promise<OpenedModel> {
   const directory = await locate(name, session)
   const folder = nodeFolder(directory)
-  return { name, directory, folder, checkpoint: await openFolder(folder) }
+  const checkpoint = await openFolder(folder)
+  session.holds(checkpoint)
+  return { name, directory, folder, checkpoint }
 }
 
 async function locate(name: string, session: Session): Promise<string> {
