@@ -230,28 +230,3 @@ export function decodeRows(
     expand(out + <usize>(row * width) * 4, line, width, bits, table, s, z)
   }
 }
-
-/** Each run of `size` numbers, a power of two, times the Walsh–Hadamard matrix over √size. A task is a row. */
-export function hadamard(x: usize, rows: i32, columns: i32, size: i32): void {
-  const factor: f32 = 1 / sqrt(<f32>size)
-  for (let row = take(); row < rows; row = take()) {
-    const line = x + <usize>(row * columns) * 4
-    for (let run = 0; run < columns; run += size) {
-      const p = line + (<usize>run << 2)
-      for (let step = 1; step < size; step <<= 1) {
-        for (let i = 0; i < size; i += step << 1) {
-          for (let j = i; j < i + step; j++) {
-            const a = load<f32>(p + (<usize>j << 2))
-            const b = load<f32>(p + (<usize>(j + step) << 2))
-            store<f32>(p + (<usize>j << 2), a + b)
-            store<f32>(p + (<usize>(j + step) << 2), a - b)
-          }
-        }
-      }
-      for (let i = 0; i < size; i++) {
-        const at = p + (<usize>i << 2)
-        store<f32>(at, load<f32>(at) * factor)
-      }
-    }
-  }
-}

@@ -33,7 +33,7 @@ export {
 export { rmsNorm, layerNorm, add, rope, activate } from './norm'
 export { softmax, entropyParts, divergenceParts } from './softmax'
 export { attention } from './attention'
-export { encodeRows, decodeRows, hadamard } from './coded'
+export { encodeRows, decodeRows } from './coded'
 export { attendCoded, attendCodedPanels } from './coded-attention'
 export { attentionGradient, sumHeads } from './attention-gradient'
 export { activateGradient, divergenceGradient, entropyGradient } from './gradients'

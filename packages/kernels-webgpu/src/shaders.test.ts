@@ -118,7 +118,6 @@ describe.skipIf(!dawn).each(VARIANTS)(`${title} %s`, (_, options) => {
     const grid = { bits: 3, tokens: 8, channels: 8, symmetric: false } as const
     const past = { codes: kernels.tensor(16, 12, 'u8'), scales: kernels.tensor(2, 8, 'u16'), grid }
     const shape = { heads: 4, keyValueHeads: 2, headSize: 16, scale: 1, start: 9 }
-    kernels.hadamard(t(2, 32), 16)
     kernels.encodeRows(past, 0, t(8, 32))
     kernels.decodeRows(t(8, 32), past, 0)
     kernels.attendCoded(t(1, 64), t(1, 64), past, past, 8, t(2, 32), t(2, 32), shape)

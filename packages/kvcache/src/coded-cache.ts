@@ -8,7 +8,7 @@ import {
   type Kernels,
   LowbitError,
 } from '@lowbit/core'
-import { createLayer } from './layout.ts'
+import { createLayer } from './layer.ts'
 
 export interface GridChoice {
   readonly bits: 2 | 3 | 4 | 8

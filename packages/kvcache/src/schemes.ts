@@ -35,13 +35,19 @@ const cacheBits = z
   .refine((bits) => [2, 3, 4, 8].includes(bits), { error: 'must be one of 2, 3, 4, 8' })
   .transform((bits) => bits as GridChoice['bits'])
 
-/** Integers of a token's own scale, with least and largest met. */
-function integers(bits: 2 | 3 | 4 | 8, usual: { group: number; rotation: 'hadamard' | 'none' }) {
-  const name = `int${bits}`
+interface PerToken {
+  readonly name: string
+  readonly summary: string
+  readonly grid: Omit<GridChoice, 'per' | 'group'>
+  readonly group: number
+  readonly rotation: 'hadamard' | 'none'
+}
+
+/** Keys and values alike, with scales for each token. */
+function perToken({ name, summary, grid, ...usual }: PerToken) {
   return definePlugin(
     {
-      name,
-      summary: `integers of ${bits} bits, a scale and a least value for each group of a token's channels`,
+      ...{ name, summary },
       options: z.object({
         group: group(usual.group),
         window: window(0),
@@ -50,41 +56,29 @@ function integers(bits: 2 | 3 | 4 | 8, usual: { group: number; rotation: 'hadama
       }),
     },
     (options) => {
-      const grid: GridChoice = { bits, per: 'token', group: options.group, symmetric: false }
+      const { group, window, sinks, rotation } = options
+      const choice: GridChoice = { ...grid, per: 'token', group }
       return codedCache(name, options, {
-        ...{ keys: grid, values: grid, rotate: options.rotation === 'hadamard' },
-        ...{ window: options.window, sinks: options.sinks },
+        ...{ keys: choice, values: choice, window, sinks },
+        rotate: rotation === 'hadamard',
       })
     },
   )
 }
 
-export const int8 = integers(8, { group: 64, rotation: 'none' })
-export const int4 = integers(4, { group: 32, rotation: 'hadamard' })
-export const int3 = integers(3, { group: 32, rotation: 'hadamard' })
-export const int2 = integers(2, { group: 32, rotation: 'hadamard' })
+const integers = (bits: GridChoice['bits']) =>
+  perToken({
+    name: `int${bits}`,
+    summary: `integers of ${bits} bits, a scale and a least value for each group of a token's channels`,
+    grid: { bits, symmetric: false },
+    group: bits === 8 ? 64 : 32,
+    rotation: bits === 8 ? 'none' : 'hadamard',
+  })
 
-/** Values of a table in place of integers, symmetric about zero. */
-function tabled(name: string, summary: string, bits: 4 | 8, table: Float32Array, usual: number) {
-  return definePlugin(
-    {
-      ...{ name, summary },
-      options: z.object({
-        group: group(usual),
-        window: window(0),
-        sinks,
-        rotation: rotation(bits === 4 ? 'hadamard' : 'none'),
-      }),
-    },
-    (options) => {
-      const grid: GridChoice = { bits, per: 'token', group: options.group, symmetric: true, table }
-      return codedCache(name, options, {
-        ...{ keys: grid, values: grid, rotate: options.rotation === 'hadamard' },
-        ...{ window: options.window, sinks: options.sinks },
-      })
-    },
-  )
-}
+export const int8 = integers(8)
+export const int4 = integers(4)
+export const int3 = integers(3)
+export const int2 = integers(2)
 
 /** The finite values of E4M3 in their order; the two codes of NaN repeat the ends. */
 function e4m3(): Float32Array {
@@ -101,8 +95,21 @@ function e4m3(): Float32Array {
   ])
 }
 
-export const fp8 = tabled('fp8', 'FP8 E4M3 with a scale for each token and head', 8, e4m3(), 64)
-export const nf4 = tabled('nf4', 'NF4 (QLoRA) with a scale for each group', 4, normalFloat(4), 32)
+export const fp8 = perToken({
+  name: 'fp8',
+  summary: 'FP8 E4M3 with a scale for each token and head',
+  grid: { bits: 8, symmetric: true, table: e4m3() },
+  group: 64,
+  rotation: 'none',
+})
+
+export const nf4 = perToken({
+  name: 'nf4',
+  summary: 'NF4 (QLoRA) with a scale for each group',
+  grid: { bits: 4, symmetric: true, table: normalFloat(4) },
+  group: 32,
+  rotation: 'hadamard',
+})
 
 /** KIVI (Liu et al., ICML 2024, section 3): outliers of keys are channels, so keys have a scale for each channel. */
 export const kivi = definePlugin(

@@ -26,8 +26,6 @@ export interface CodedRows {
 }
 
 export interface CacheKernels {
-  /** In place: every run of `size` numbers of a row times the orthonormal Walsh–Hadamard matrix, size a power of two. It is its own inverse. */
-  hadamard(x: Tensor, size: number): void
   /** Codes the rows of x as rows [at, at + x.rows); both are multiples of the grid's tokens. */
   encodeRows(into: CodedRows, at: number, x: Tensor): void
   /** The values of rows [at, at + out.rows). */

@@ -45,17 +45,6 @@ export function codedOperations(device: Device): CacheKernels {
   }
 
   return {
-    hadamard(x, size) {
-      const { at, rows, columns } = own(x)
-      if (!(size >= 1 && Number.isInteger(Math.log2(size)) && columns % size === 0)) {
-        throw new LowbitError(
-          'bad-shape',
-          `${columns} columns have no runs of ${size}, a power of two`,
-        )
-      }
-      device.run('hadamard', rows * columns * 8, at, rows, columns, size)
-    },
-
     encodeRows(into, start, x) {
       const { at, rows, columns } = own(x)
       const { codes, scales, capacity, line, blocks, numbers } = partsOf(into, columns)

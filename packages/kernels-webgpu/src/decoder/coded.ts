@@ -1,12 +1,11 @@
 /** Keys and values in few bits: coded, decoded, and attended over. */
 
 import { type CacheGrid, type CodedRows, checkGrid, type Kernels, LowbitError } from '@lowbit/core'
-import { rotationShader } from '../algebra/rotation.ts'
 import { borrowing, type Device } from '../gpu/device.ts'
 import { elementwise, groupwise, LANES } from '../gpu/shader.ts'
 import { expectCodes, own, tensorOperations } from '../tensors.ts'
 
-type Operations = Pick<Kernels, 'hadamard' | 'encodeRows' | 'decodeRows' | 'attendCoded'>
+type Operations = Pick<Kernels, 'encodeRows' | 'decodeRows' | 'attendCoded'>
 
 /** f16 by its bits, rounded half to even, since devices may round a conversion either way; the largest at most. */
 const HALF = `
@@ -143,18 +142,6 @@ export function codedOperations(
   const { tensor, rows: window, copy, free } = tensorOperations(device)
 
   const operations: Operations = {
-    hadamard(target, size) {
-      const x = own(target)
-      const room = device.gpu.limits.maxComputeWorkgroupStorageSize / 4
-      const fits = size >= 1 && Number.isInteger(Math.log2(size)) && x.columns % size === 0
-      if (!fits || size > room) {
-        throw new LowbitError('bad-shape', `${x.columns} columns have no runs of ${size}`)
-      }
-      const signs = device.constant(new Uint32Array(Math.ceil(x.columns / 32)))
-      const params = { columns: x.columns }
-      device.run(rotationShader(size), { signs, x }, params, x.length / size)
-    },
-
     encodeRows(into, at, input) {
       const x = own(input)
       const { rows, columns: width } = x

@@ -126,11 +126,12 @@ function hiddenStates(decoder: Decoder, window: readonly number[]): Tensor {
 
 /** The same with a cache that loses something, a few tokens at a time. */
 function steppedStates(
-  { kernels, config, ...decoder }: Decoder,
+  decoder: Decoder,
   window: readonly number[],
   scheme: CacheScheme,
   step: number,
 ): Tensor {
+  const { kernels, config } = decoder
   const cache = decoder.cache(window.length, scheme)
   const hidden = kernels.tensor(window.length, config.hidden)
   try {

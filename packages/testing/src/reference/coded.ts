@@ -43,21 +43,6 @@ export function codedOperations(
   }
 
   const self: CacheKernels = {
-    hadamard(x, size) {
-      if (!(size >= 1 && Number.isInteger(Math.log2(size)) && x.columns % size === 0)) {
-        throw new LowbitError('bad-shape', `${x.columns} columns have no runs of ${size}`)
-      }
-      const values = floats(x)
-      for (let run = 0; run < values.length; run += size) {
-        const old = values.slice(run, run + size)
-        for (let i = 0; i < size; i++) {
-          let sum = 0
-          for (let j = 0; j < size; j++) sum += parity(i & j) ? -old[j] : old[j]
-          values[run + i] = sum / Math.sqrt(size)
-        }
-      }
-    },
-
     encodeRows({ codes, scales, grid }, at, x) {
       const { rows, columns: width } = x
       checkGrid(grid, width)
@@ -155,11 +140,4 @@ export function codedOperations(
     },
   }
   return self
-}
-
-/** Whether an odd number of bits is set. */
-function parity(bits: number): boolean {
-  let odd = false
-  for (let rest = bits; rest > 0; rest &= rest - 1) odd = !odd
-  return odd
 }

@@ -42,27 +42,6 @@ function store(
 }
 
 export function cacheContract(open: BenchOf, it: Declare): void {
-  it('hadamard is its definition, and its own inverse', async () => {
-    const random = seededRandom(3)
-    for (const [rows, columns, size] of [
-      [1, 8, 8],
-      [3, 24, 8],
-      [5, 128, 64],
-      [2, 7, 1],
-    ]) {
-      const x = randomValues(rows * columns, random)
-      const [actual, expected] = await open().both(async ({ kernels, up }) => {
-        const tensor = up(x, rows, columns)
-        kernels.hadamard(tensor, size)
-        const once = await kernels.read(tensor)
-        kernels.hadamard(tensor, size)
-        return [once, await kernels.read(tensor)]
-      })
-      expectClose(actual[0], expected[0], `hadamard of ${size}`, 1e-5, columns)
-      expectClose(actual[1], x, `hadamard of ${size}, twice`, 1e-5, columns)
-    }
-  })
-
   for (const [name, grid] of GRIDS) {
     it(`codes and decodes: ${name}`, async () => {
       const random = seededRandom(grid.bits)
@@ -175,7 +154,6 @@ export function cacheContract(open: BenchOf, it: Declare): void {
     await expectRefusal('rows that are not there', () =>
       kernels.decodeRows(zeros(8, WIDTH), past, 12),
     )
-    await expectRefusal('runs that do not fit', () => kernels.hadamard(zeros(1, 12), 8))
     await expectRefusal('5 bits', () =>
       kernels.encodeRows({ ...past, grid: { ...grid, bits: 5 as 4 } }, 0, zeros(8, WIDTH)),
     )

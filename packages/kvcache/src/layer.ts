@@ -45,6 +45,11 @@ export function createLayer(
   /** Dense tokens: the sinks, then those after the coded ones, from row `first` on. */
   let recent = denseRows(2 * (sinks + window + batch) + CHUNK)
   let first = 0
+  /** A rotation without signs is its own inverse. */
+  const turn = (x: Tensor): void => {
+    const signs = new Uint8Array(Math.ceil(x.columns / 8))
+    if (rotate) kernels.rotate(x, { block: headSize, signs })
+  }
   /** Tokens in codes; they stand behind the sinks. */
   let coded = 0
 
@@ -82,7 +87,7 @@ export function createLayer(
         const rows = kernels.rows(recent[i], at, at + tensor.rows)
         kernels.copy(rows, tensor)
         // Turned keys meet turned queries; turned values are turned back behind the sum.
-        if (rotate) kernels.hadamard(rows, headSize)
+        turn(rows)
       }
     },
 
@@ -92,7 +97,7 @@ export function createLayer(
       if (rotate) {
         query = kernels.tensor(q.rows, q.columns)
         kernels.copy(query, q)
-        kernels.hadamard(query, headSize)
+        turn(query)
       }
       if (coded === 0) kernels.attention(out, query, k, v, { ...shape, start: length })
       else {
@@ -101,7 +106,7 @@ export function createLayer(
       }
       if (!rotate) return
       kernels.free(query)
-      kernels.hadamard(out, headSize)
+      turn(out)
     },
 
     settle(length) {
