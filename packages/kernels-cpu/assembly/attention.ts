@@ -6,7 +6,7 @@
 
 import { packPanel } from './pack'
 import { fma, sum } from './simd'
-import { exponentials } from './softmax'
+import { exponentials, probabilities } from './softmax'
 import { take, thread } from './threads'
 import { edgeTiles, HIGH } from './tile'
 
@@ -166,12 +166,8 @@ function some(
   for (let r = 0; r < rows; r++) {
     const p = scores + <usize>r * line
     const seen = before + r + 1
-    const factor = f32x4.splat(exponentials(p, seen, scale))
     // What lies past the last is overwritten next.
-    for (let i = 0; i < seen; i += 4) {
-      const at = p + (<usize>i << 2)
-      v128.store(at, f32x4.mul(v128.load(at), factor))
-    }
+    probabilities(p, seen, scale)
     memory.fill(p + (<usize>seen << 2), 0, <usize>(width - seen) << 2)
   }
   mix(out, stride, scores, line, v, keyStride, size, rows, before, packed, panel, spare)

@@ -1,13 +1,13 @@
 /**
  * Attention over positions in codes and the newest ones in f32; no more than 64 positions of a head are ever dense.
- * For a few rows a task is a head of keys and those rows: eight positions at a time are expanded once for all
+ * For a few rows a task is a head of keys with all of them: eight positions at a time are expanded once for all
  * queries that share them. For blocks of 48 rows it is a head of queries, and 64 positions become a panel.
  */
 
 import { KEYS, packQueries, panelMix, panelScores, ROWS } from './attention'
-import { expand, spread } from './coded'
+import { expandRows } from './coded'
 import { fma, sum } from './simd'
-import { exponentials } from './softmax'
+import { probabilities } from './softmax'
 import { take, thread } from './threads'
 
 /** Positions that are expanded together. */
@@ -45,40 +45,6 @@ function blend(out: usize, weights: usize, v: usize, stride: usize, count: i32, 
   }
 }
 
-/** The rows [at, at + count) of one head as floats in `tile`; the scales are spread anew where a block begins. */
-// @ts-ignore: decorator
-@inline
-function expandTile(
-  tile: usize,
-  codes: usize,
-  scales: usize,
-  at: i32,
-  count: i32,
-  first: i32,
-  size: i32,
-  width: i32,
-  bits: i32,
-  tokens: i32,
-  channels: i32,
-  symmetric: i32,
-  table: usize,
-  s: usize,
-  z: usize,
-): void {
-  const line = <usize>((width * bits) >> 3)
-  const blocks = width / channels
-  const scaleLine = <usize>(symmetric ? blocks : 2 * blocks) << 1
-  const shift = <usize>((first * bits) >> 3)
-  for (let t = 0; t < count; t++) {
-    if ((at + t) % tokens == 0) {
-      const row = scales + <usize>((at + t) / tokens) * scaleLine
-      spread(s, z, row, blocks, first, size, channels, bits, symmetric, table)
-    }
-    const from = codes + <usize>(at + t) * line + shift
-    expand(tile + <usize>(t * size) * 4, from, size, bits, table, s, z)
-  }
-}
-
 /** More positions than any row can see. */
 const ALL: i32 = 1 << 30
 
@@ -98,20 +64,8 @@ export function attendCodedPanels(
   before: i32,
   k: usize,
   v: usize,
-  keyCodes: usize,
-  keyScales: usize,
-  keyBits: i32,
-  keyTokens: i32,
-  keyChannels: i32,
-  keySymmetric: i32,
-  keyTable: usize,
-  valueCodes: usize,
-  valueScales: usize,
-  valueBits: i32,
-  valueTokens: i32,
-  valueChannels: i32,
-  valueSymmetric: i32,
-  valueTable: usize,
+  pastKeys: usize,
+  pastValues: usize,
   width: i32,
   scratch: usize,
   room: usize,
@@ -127,8 +81,7 @@ export function attendCodedPanels(
   const spare = z + (<usize>size << 2)
   const tileStride = <usize>size << 2
   const stride = <usize>(heads * size) << 2
-  const keyWidth = keyHeads * size
-  const keyStride = <usize>keyWidth << 2
+  const keyStride = <usize>(keyHeads * size) << 2
   const blocks = (rows + ROWS - 1) / ROWS
   for (let task = take(); task < blocks * heads; task = take()) {
     const head = task % heads
@@ -141,23 +94,7 @@ export function attendCodedPanels(
     packQueries(packed, q + at, stride, count, size)
     for (let n = 0; n < coded; n += KEYS) {
       const some = min(KEYS, coded - n)
-      expandTile(
-        tile,
-        keyCodes,
-        keyScales,
-        n,
-        some,
-        first,
-        size,
-        keyWidth,
-        keyBits,
-        keyTokens,
-        keyChannels,
-        keySymmetric,
-        keyTable,
-        s,
-        z,
-      )
+      expandRows(tile, pastKeys, n, some, first, size, s, z)
       const to = scores + (<usize>n << 2)
       panelScores(to, line, packed, count, size, tile, tileStride, some, ALL, panel, spare)
     }
@@ -171,32 +108,12 @@ export function attendCodedPanels(
     for (let r = 0; r < count; r++) {
       const p = scores + <usize>r * line
       const seen = coded + before + row + r + 1
-      const factor = exponentials(p, seen, scale)
-      for (let i = 0; i < seen; i++) {
-        const weight = p + (<usize>i << 2)
-        store<f32>(weight, load<f32>(weight) * factor)
-      }
+      probabilities(p, seen, scale)
       memory.fill(p + (<usize>seen << 2), 0, <usize>(width - seen) << 2)
     }
     for (let n = 0; n < coded; n += KEYS) {
       const some = min(KEYS, coded - n)
-      expandTile(
-        tile,
-        valueCodes,
-        valueScales,
-        n,
-        some,
-        first,
-        size,
-        keyWidth,
-        valueBits,
-        valueTokens,
-        valueChannels,
-        valueSymmetric,
-        valueTable,
-        s,
-        z,
-      )
+      expandRows(tile, pastValues, n, some, first, size, s, z)
       const p = scores + (<usize>n << 2)
       const add = n > 0 ? 1 : 0
       panelMix(
@@ -241,8 +158,8 @@ export function attendCodedPanels(
 
 /**
  * q, out [rows][heads·size]; k, v [positions from `coded` on][keyHeads·size]; `before`: of those, how many stand
- * before the first row. `scratch`: for each thread block · group rows of `width` scores (width ≥ coded + before +
- * rows rounded up to 8, and 8), then TILE + 2 rows of size floats.
+ * before the first row. pastKeys, pastValues: described as in coded.ts. `scratch`: for each thread rows · group rows of
+ * `width` scores (width ≥ coded + before + rows rounded up to 8, and 8), then TILE + 2 rows of size floats.
  */
 export function attendCoded(
   out: usize,
@@ -256,63 +173,29 @@ export function attendCoded(
   before: i32,
   k: usize,
   v: usize,
-  keyCodes: usize,
-  keyScales: usize,
-  keyBits: i32,
-  keyTokens: i32,
-  keyChannels: i32,
-  keySymmetric: i32,
-  keyTable: usize,
-  valueCodes: usize,
-  valueScales: usize,
-  valueBits: i32,
-  valueTokens: i32,
-  valueChannels: i32,
-  valueSymmetric: i32,
-  valueTable: usize,
+  pastKeys: usize,
+  pastValues: usize,
   width: i32,
-  block: i32,
   scratch: usize,
   room: usize,
 ): void {
   const scores = scratch + thread * room
   const group = heads / keyHeads
   const line = <usize>width << 2
-  const tile = scores + <usize>(block * group) * line
+  const tile = scores + <usize>(rows * group) * line
   const s = tile + <usize>(TILE * size) * 4
   const z = s + (<usize>size << 2)
   const stride = <usize>(heads * size) << 2
-  const keyWidth = keyHeads * size
-  const keyStride = <usize>keyWidth << 2
-  const blocks = (rows + block - 1) / block
-  for (let task = take(); task < blocks * keyHeads; task = take()) {
-    const head = task % keyHeads
-    const row = (task / keyHeads) * block
-    const count = min(block, rows - row)
+  const keyStride = <usize>(keyHeads * size) << 2
+  for (let head = take(); head < keyHeads; head = take()) {
     const first = head * size
     const shift = <usize>first << 2
-    const queries = q + <usize>row * stride + (<usize>(head * group * size) << 2)
-    const to = out + <usize>row * stride + (<usize>(head * group * size) << 2)
+    const queries = q + (<usize>(head * group * size) << 2)
+    const to = out + (<usize>(head * group * size) << 2)
     for (let at = 0; at < coded; at += TILE) {
       const some = min(TILE, coded - at)
-      expandTile(
-        tile,
-        keyCodes,
-        keyScales,
-        at,
-        some,
-        first,
-        size,
-        keyWidth,
-        keyBits,
-        keyTokens,
-        keyChannels,
-        keySymmetric,
-        keyTable,
-        s,
-        z,
-      )
-      for (let r = 0; r < count * group; r++) {
+      expandRows(tile, pastKeys, at, some, first, size, s, z)
+      for (let r = 0; r < rows * group; r++) {
         const query = queries + <usize>(r / group) * stride + (<usize>((r % group) * size) << 2)
         const p = scores + <usize>r * line + (<usize>at << 2)
         for (let t = 0; t < some; t++) {
@@ -320,43 +203,23 @@ export function attendCoded(
         }
       }
     }
-    for (let r = 0; r < count * group; r++) {
-      const seen = before + row + r / group + 1
+    for (let r = 0; r < rows * group; r++) {
+      const seen = before + r / group + 1
       const query = queries + <usize>(r / group) * stride + (<usize>((r % group) * size) << 2)
       const p = scores + <usize>r * line
       const fresh = p + (<usize>coded << 2)
       for (let t = 0; t < seen; t++) {
         store<f32>(fresh + (<usize>t << 2), dot(query, k + shift + <usize>t * keyStride, size))
       }
-      const factor = exponentials(p, coded + seen, scale)
-      for (let t = 0; t < coded + seen; t++) {
-        const weight = p + (<usize>t << 2)
-        store<f32>(weight, load<f32>(weight) * factor)
-      }
+      probabilities(p, coded + seen, scale)
       const target = to + <usize>(r / group) * stride + (<usize>((r % group) * size) << 2)
       memory.fill(target, 0, <usize>size << 2)
       blend(target, fresh, v + shift, keyStride, seen, size)
     }
     for (let at = 0; at < coded; at += TILE) {
       const some = min(TILE, coded - at)
-      expandTile(
-        tile,
-        valueCodes,
-        valueScales,
-        at,
-        some,
-        first,
-        size,
-        keyWidth,
-        valueBits,
-        valueTokens,
-        valueChannels,
-        valueSymmetric,
-        valueTable,
-        s,
-        z,
-      )
-      for (let r = 0; r < count * group; r++) {
+      expandRows(tile, pastValues, at, some, first, size, s, z)
+      for (let r = 0; r < rows * group; r++) {
         const weights = scores + <usize>r * line + (<usize>at << 2)
         const target = to + <usize>(r / group) * stride + (<usize>((r % group) * size) << 2)
         blend(target, weights, tile, <usize>size << 2, some, size)

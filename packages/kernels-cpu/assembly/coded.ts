@@ -31,23 +31,79 @@ function middle(bits: i32): f32 {
   return <f32>((1 << bits) - 1) * 0.5
 }
 
-/**
- * Scale and bias of each of `size` channels, from channel `first` on, for one row of `scales` with `blocks` blocks:
- * floats at s and z.
- */
-export function spread(
-  s: usize,
-  z: usize,
-  scales: usize,
-  blocks: i32,
-  first: i32,
-  size: i32,
-  channels: i32,
-  bits: i32,
-  symmetric: i32,
-  table: usize,
-): void {
-  const level: f32 = table ? 0 : middle(bits)
+/** Coded rows are described in memory by eight 32-bit fields, which src/decoder/coded.ts writes. */
+// @ts-ignore: decorator
+@inline
+function codesOf(past: usize): usize {
+  return load<usize>(past)
+}
+
+// @ts-ignore: decorator
+@inline
+function scalesOf(past: usize): usize {
+  return load<usize>(past, 4)
+}
+
+// @ts-ignore: decorator
+@inline
+function widthOf(past: usize): i32 {
+  return load<i32>(past, 8)
+}
+
+// @ts-ignore: decorator
+@inline
+function bitsOf(past: usize): i32 {
+  return load<i32>(past, 12)
+}
+
+// @ts-ignore: decorator
+@inline
+function tokensOf(past: usize): i32 {
+  return load<i32>(past, 16)
+}
+
+// @ts-ignore: decorator
+@inline
+function channelsOf(past: usize): i32 {
+  return load<i32>(past, 20)
+}
+
+// @ts-ignore: decorator
+@inline
+function isSymmetric(past: usize): bool {
+  return load<i32>(past, 24) != 0
+}
+
+// @ts-ignore: decorator
+@inline
+function tableOf(past: usize): usize {
+  return load<usize>(past, 28)
+}
+
+/** Where the scales of a row's blocks are; where not symmetric, the biases lie behind them. */
+// @ts-ignore: decorator
+@inline
+function scalesAt(past: usize, row: i32): usize {
+  const blocks = widthOf(past) / channelsOf(past)
+  const each = isSymmetric(past) ? blocks : 2 * blocks
+  return scalesOf(past) + (<usize>((row / tokensOf(past)) * each) << 1)
+}
+
+/** Where the codes of a row are. */
+// @ts-ignore: decorator
+@inline
+function codesAt(past: usize, row: i32): usize {
+  return codesOf(past) + <usize>row * <usize>((widthOf(past) * bitsOf(past)) >> 3)
+}
+
+/** Scale and bias of each of `size` channels of a row, from channel `first` on: floats at s and z. */
+function spread(s: usize, z: usize, past: usize, row: i32, first: i32, size: i32): void {
+  const scales = scalesAt(past, row)
+  const channels = channelsOf(past)
+  const blocks = widthOf(past) / channels
+  const symmetric = isSymmetric(past)
+  const table = tableOf(past)
+  const level: f32 = table ? 0 : middle(bitsOf(past))
   for (let i = 0; i < size; ) {
     const block = (first + i) / channels
     const scale = halfValue(load<u16>(scales + (<usize>block << 1)))
@@ -78,7 +134,7 @@ function fourEntries(table: usize, codes: v128): v128 {
 }
 
 /** The values of `size` codes, a multiple of 8: to[i] = s[i] · (code or its entry) + z[i]. */
-export function expand(
+function expand(
   to: usize,
   codes: usize,
   size: i32,
@@ -135,38 +191,53 @@ function nearestEntry(table: usize, count: i32, x: f32): i32 {
   return low
 }
 
-/** A task is a row of blocks. */
-export function encodeRows(
-  codes: usize,
-  scales: usize,
-  x: usize,
-  rows: i32,
-  width: i32,
-  bits: i32,
-  tokens: i32,
-  channels: i32,
-  symmetric: i32,
-  table: usize,
+/** The rows [at, at + count), channels [first, first + size), as floats; s and z go on from block to block. */
+export function expandRows(
+  to: usize,
+  past: usize,
+  at: i32,
+  count: i32,
+  first: i32,
+  size: i32,
+  s: usize,
+  z: usize,
 ): void {
+  const bits = bitsOf(past)
+  const table = tableOf(past)
+  const tokens = tokensOf(past)
+  const shift = <usize>((first * bits) >> 3)
+  for (let row = at; row < at + count; row++, to += <usize>size << 2) {
+    if (row % tokens == 0) spread(s, z, past, row, first, size)
+    expand(to, codesAt(past, row) + shift, size, bits, table, s, z)
+  }
+}
+
+/** Codes x as the rows from `first` on. A task is a row of blocks. */
+export function encodeRows(past: usize, first: i32, x: usize, rows: i32): void {
+  const width = widthOf(past)
+  const bits = bitsOf(past)
+  const tokens = tokensOf(past)
+  const channels = channelsOf(past)
+  const symmetric = isSymmetric(past)
+  const table = tableOf(past)
   const blocks = width / channels
   const line = <usize>((width * bits) >> 3)
-  const scaleLine = <usize>(symmetric ? blocks : 2 * blocks) << 1
   const levels = (1 << bits) - 1
   const reach: f32 = table
     ? max(abs(load<f32>(table)), abs(load<f32>(table + (<usize>levels << 2))))
     : middle(bits)
   for (let group = take(); group < rows / tokens; group = take()) {
     const from = x + <usize>(group * tokens * width) * 4
-    const to = codes + <usize>(group * tokens) * line
-    const at = scales + <usize>group * scaleLine
+    const to = codesAt(past, first + group * tokens)
+    const at = scalesAt(past, first + group * tokens)
     memory.fill(to, 0, <usize>tokens * line)
     for (let block = 0; block < blocks; block++) {
-      const first = block * channels
+      const channel = block * channels
       let least: f32 = Infinity
       let most: f32 = -Infinity
       for (let t = 0; t < tokens; t++) {
         for (let i = 0; i < channels; i++) {
-          const value = load<f32>(from + (<usize>(t * width + first + i) << 2))
+          const value = load<f32>(from + (<usize>(t * width + channel + i) << 2))
           least = min(least, value)
           most = max(most, value)
         }
@@ -187,7 +258,7 @@ export function encodeRows(
       for (let t = 0; t < tokens; t++) {
         const row = to + <usize>t * line
         for (let i = 0; i < channels; i++) {
-          const column = first + i
+          const column = channel + i
           const value = (load<f32>(from + (<usize>(t * width + column) << 2)) - bias) * inverse
           const code = table
             ? nearestEntry(table, levels + 1, value)
@@ -206,27 +277,18 @@ export function encodeRows(
 /** A task is a row. `room`: for each thread 2 × width floats. */
 export function decodeRows(
   out: usize,
-  codes: usize,
-  scales: usize,
+  past: usize,
   from: i32,
   rows: i32,
-  width: i32,
-  bits: i32,
-  tokens: i32,
-  channels: i32,
-  symmetric: i32,
-  table: usize,
   scratch: usize,
   room: usize,
 ): void {
+  const width = widthOf(past)
   const s = scratch + thread * room
   const z = s + (<usize>width << 2)
-  const blocks = width / channels
-  const scaleLine = <usize>(symmetric ? blocks : 2 * blocks) << 1
   for (let row = take(); row < rows; row = take()) {
-    const at = scales + <usize>((from + row) / tokens) * scaleLine
-    spread(s, z, at, blocks, 0, width, channels, bits, symmetric, table)
-    const line = codes + <usize>(from + row) * <usize>((width * bits) >> 3)
-    expand(out + <usize>(row * width) * 4, line, width, bits, table, s, z)
+    const to = out + (<usize>(row * width) << 2)
+    spread(s, z, past, from + row, 0, width)
+    expand(to, codesAt(past, from + row), width, bitsOf(past), tableOf(past), s, z)
   }
 }

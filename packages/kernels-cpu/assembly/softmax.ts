@@ -38,6 +38,15 @@ export function exponentials(p: usize, count: i32, scale: f32): f32 {
   return 1 / sum(total)
 }
 
+/** In place: the softmax of `count` scores times `scale`. Up to three numbers behind them are overwritten. */
+export function probabilities(p: usize, count: i32, scale: f32): void {
+  const factor = f32x4.splat(exponentials(p, count, scale))
+  for (let i = 0; i < count; i += 4) {
+    const at = p + (<usize>i << 2)
+    v128.store(at, f32x4.mul(v128.load(at), factor))
+  }
+}
+
 export function softmax(x: usize, rows: i32, columns: i32): void {
   for (let row = take(); row < rows; row = take()) {
     const p = x + ((<usize>row * <usize>columns) << 2)

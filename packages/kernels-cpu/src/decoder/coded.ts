@@ -32,45 +32,42 @@ export function codedOperations(device: Device): CacheKernels {
     return at
   }
 
-  /** Addresses and numbers of a grid as the kernels take them. */
-  function partsOf({ codes, scales, grid }: CodedRows, width: number) {
+  /** Describes rows where the kernels read it (assembly/coded.ts); `which` of the two of one call. */
+  function describe({ codes, scales, grid }: CodedRows, width: number, which = 0): number {
     checkGrid(grid, width)
     const { bits, tokens, channels, symmetric } = grid
-    const capacity = codes.rows
-    const c = expect(codes, capacity, (width * bits) / 8, 'codes', 'u8')
     const blocks = (width / channels) * (symmetric ? 1 : 2)
-    const s = expect(scales, Math.ceil(capacity / tokens), blocks, 'scales', 'u16')
-    const numbers = [bits, tokens, channels, symmetric ? 1 : 0, tableOf(grid)]
-    return { codes: c.at, scales: s.at, capacity, line: (width * bits) / 8, blocks, numbers }
+    const c = expect(codes, codes.rows, (width * bits) / 8, 'codes', 'u8')
+    const s = expect(scales, Math.ceil(codes.rows / tokens), blocks, 'scales', 'u16')
+    const at = device.room('coded rows', 64) + 32 * which
+    const fields = [c.at, s.at, width, bits, tokens, channels, symmetric ? 1 : 0, tableOf(grid)]
+    memory.u32.set(fields, at / 4)
+    return at
   }
 
   return {
     encodeRows(into, start, x) {
       const { at, rows, columns } = own(x)
-      const { codes, scales, capacity, line, blocks, numbers } = partsOf(into, columns)
+      const past = describe(into, columns)
       const { tokens } = into.grid
+      const capacity = into.codes.rows
       if (start % tokens !== 0 || rows % tokens !== 0 || start < 0 || start + rows > capacity) {
         throw new LowbitError(
           'bad-shape',
           `rows ${start} to ${start + rows} are no blocks of ${tokens} among ${capacity}`,
         )
       }
-      const where = [codes + start * line, scales + (start / tokens) * blocks * 2]
-      device.run('encodeRows', rows * columns * 8, ...where, at, rows, columns, ...numbers)
+      device.run('encodeRows', rows * columns * 8, past, start, at, rows)
     },
 
     decodeRows(out, from, start) {
       const { at, rows, columns } = own(out)
-      const { codes, scales, capacity, numbers } = partsOf(from, columns)
-      if (start < 0 || start + rows > capacity) {
-        throw new LowbitError('bad-shape', `there are ${capacity} rows, not ${start + rows}`)
+      const past = describe(from, columns)
+      if (start < 0 || start + rows > from.codes.rows) {
+        throw new LowbitError('bad-shape', `there are ${from.codes.rows} rows, not ${start + rows}`)
       }
       const room = device.roomPerThread('coded', columns * 8)
-      device.run(
-        'decodeRows',
-        rows * columns * 2,
-        ...[at, codes, scales, start, rows, columns, ...numbers, room.at, room.each],
-      )
+      device.run('decodeRows', rows * columns * 2, at, past, start, rows, room.at, room.each)
     },
 
     attendCoded(target, query, keys, values, coded, key, value, shape) {
@@ -91,8 +88,8 @@ export function codedOperations(device: Device): CacheKernels {
       if (coded < 0 || coded > start || k.rows < fresh || v.rows < fresh) {
         throw new LowbitError('bad-shape', `there are fewer keys or values than ${start + rows}`)
       }
-      const [pastKeys, pastValues] = [partsOf(keys, width), partsOf(values, width)]
-      if (coded > Math.min(pastKeys.capacity, pastValues.capacity)) {
+      const past = [describe(keys, width, 0), describe(values, width, 1)]
+      if (coded > Math.min(keys.codes.rows, values.codes.rows)) {
         throw new LowbitError('bad-shape', `fewer than ${coded} positions are in codes`)
       }
       const line = Math.ceil((start + rows) / 8) * 8 + 8
@@ -106,10 +103,7 @@ export function codedOperations(device: Device): CacheKernels {
         few ? 'attendCoded' : 'attendCodedPanels',
         rows * (start + rows) * heads * headSize,
         ...[out, q, rows, heads, keyValueHeads, headSize, scale, coded, start - coded, k.at, v.at],
-        ...[pastKeys.codes, pastKeys.scales, ...pastKeys.numbers],
-        ...[pastValues.codes, pastValues.scales, ...pastValues.numbers],
-        ...(few ? [line, rows] : [line]),
-        ...[room.at, room.each],
+        ...[...past, line, room.at, room.each],
       )
     },
   }
