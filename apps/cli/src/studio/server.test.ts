@@ -105,6 +105,8 @@ describe('turns away', () => {
     '/demo/..%2fsecret/key.txt',
     '/models/other/config.json',
     '/models/%/config.json',
+    '//[',
+    '//',
   ])('%s', async (target) => {
     const { status, body } = await ask(target)
     expect(status).toBe(404)

@@ -48,8 +48,10 @@ export async function serveStudio(site: StudioSite, port: number): Promise<Serve
     if (request.method !== 'GET' && request.method !== 'HEAD') {
       return end(response, 405, 'the studio only reads')
     }
-    const [, first, ...rest] = new URL(request.url ?? '/', 'http://localhost').pathname.split('/')
     const missing = (): void => end(response, 404, 'there is nothing here')
+    const address = URL.parse(request.url ?? '/', 'http://localhost')
+    if (!address) return missing()
+    const [, first, ...rest] = address.pathname.split('/')
     if (first === 'demo') return under(demo, request, response, missing, rest)
     if (first !== 'models') return files(request, response, missing)
     if (rest.length === 1 && rest[0] === 'index.json') {
