@@ -37,3 +37,10 @@ export function count(value: number): string {
   if (value < 1e9) return `${(value / 1e6).toFixed(1)} M`
   return `${(value / 1e9).toFixed(2)} G`
 }
+
+/** Seconds that are left if it goes on as it did, counted from where this run began. */
+export function secondsLeft(elapsed: number, from: number, done: number): number | undefined {
+  const progress = done - from
+  if (elapsed < 1 || progress <= 0.005) return undefined
+  return (elapsed * (1 - done)) / progress
+}

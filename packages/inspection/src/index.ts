@@ -1,5 +1,5 @@
 export { codeBits, describeMatrix } from './describe-matrix.ts'
-export { bytes, count, duration, percent } from './figures.ts'
+export { bytes, count, duration, percent, secondsLeft } from './figures.ts'
 export {
   type Inspection,
   inspectCheckpoint,
@@ -12,4 +12,11 @@ export { type Bar, finiteRange, type Histogram, histogram } from './pictures/his
 export { findModule } from './pictures/module-name.ts'
 export { plotBits, plotErrors } from './pictures/plot-layers.ts'
 export { type MatrixPlot, plotMatrix } from './pictures/plot-matrix.ts'
-export { REPORT, type ReportedModule, readReport } from './report-file.ts'
+export {
+  REPORT,
+  type ReportedModule,
+  readReport,
+  readWholeReport,
+  type WholeReport,
+} from './report-file.ts'
+export { tensorBytes } from './tensor-bytes.ts'

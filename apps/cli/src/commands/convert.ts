@@ -1,10 +1,10 @@
 /** lowbit convert */
 
-import { bytes, duration } from '@lowbit/inspection'
+import { bytes, duration, tensorBytes } from '@lowbit/inspection'
 import { convertModel } from '@lowbit/pipeline'
 import { type Command, Option } from 'commander'
 import { parseBytes } from '../flags/values.ts'
-import { openModel, tensorBytes } from '../model-source/open-model.ts'
+import { openModel } from '../model-source/open-model.ts'
 import { prepareOutput } from '../output/output-folder.ts'
 import { FORMATS } from '../plugins.ts'
 import type { Action } from '../program.ts'
@@ -64,7 +64,7 @@ async function convert(name: string, flags: Flags, session: Session): Promise<vo
       onProgress: (count, total, module) => progress.update(count / total, module),
     }).finally(progress.end)
     session.signal.throwIfAborted()
-    const sourceBytes = await tensorBytes(model)
+    const sourceBytes = await tensorBytes(model.folder)
     await model.checkpoint.close()
     await output.publish()
     const seconds = (performance.now() - started) / 1000

@@ -8,11 +8,12 @@ import {
   percent,
   readReport,
   type TensorReport,
+  tensorBytes,
 } from '@lowbit/inspection'
 import { decoderConfig } from '@lowbit/model'
 import type { Command } from 'commander'
 import { type PlotFlags, plotRequest, writePlot } from '../inspection/plot/write-plot.ts'
-import { openModel, tensorBytes } from '../model-source/open-model.ts'
+import { openModel } from '../model-source/open-model.ts'
 import type { Action } from '../program.ts'
 import type { Session } from '../session.ts'
 import { type Column, facts, table } from '../terminal/table.ts'
@@ -56,7 +57,7 @@ async function inspect(name: string, flags: Flags, session: Session): Promise<vo
     (done, total, module) => progress.update(done / total, module),
     session.signal,
   ).finally(progress.end)
-  const total = await tensorBytes(model)
+  const total = await tensorBytes(model.folder)
   await checkpoint.close()
   session.result({
     model: name,

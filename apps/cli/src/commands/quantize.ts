@@ -1,13 +1,13 @@
 /** lowbit quantize */
 
 import { LowbitError, type QuantizerPlugin } from '@lowbit/core'
-import { bytes, duration, percent } from '@lowbit/inspection'
+import { bytes, duration, percent, tensorBytes } from '@lowbit/inspection'
 import { refuseFormat, ruinedModules } from '@lowbit/pipeline'
 import { type Command, Option } from 'commander'
 import { addDeviceFlags, type DeviceFlags } from '../flags/device.ts'
 import { addSchemaFlags } from '../flags/from-schema.ts'
 import { parseBytes, parseNumber, wholeNumber } from '../flags/values.ts'
-import { openModel, tensorBytes } from '../model-source/open-model.ts'
+import { openModel } from '../model-source/open-model.ts'
 import { prepareOutput } from '../output/output-folder.ts'
 import { DEFAULT_METHOD, FORMATS, QUANTIZERS } from '../plugins.ts'
 import type { Action } from '../program.ts'
@@ -139,7 +139,7 @@ async function quantize(
   session.onStop('stopping; the same command goes on where this one stopped')
   try {
     const calibration = await gatherCalibration(model, request, session)
-    const sourceBytes = await tensorBytes(model)
+    const sourceBytes = await tensorBytes(model.folder)
     const kernels = await session.kernels(flags, flags.fast !== true)
     await refuseFormat(recipe, format, QUANTIZERS, kernels)
     let chosen: ChosenBits | undefined

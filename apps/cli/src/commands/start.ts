@@ -3,14 +3,14 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
-import { bytes, duration } from '@lowbit/inspection'
+import { bytes, duration, tensorBytes } from '@lowbit/inspection'
 import { type Decoder, generate, loadTokenizer, perplexity, type Tokenizer } from '@lowbit/model'
 import { parseRecipe } from '@lowbit/pipeline'
 import type { Command } from 'commander'
 import { addDeviceFlags, type DeviceFlags } from '../flags/device.ts'
 import { wholeNumber } from '../flags/values.ts'
 import { loadModel } from '../model-source/load-model.ts'
-import { DEMO, type OpenedModel, openModel, tensorBytes } from '../model-source/open-model.ts'
+import { DEMO, type OpenedModel, openModel } from '../model-source/open-model.ts'
 import { demoText } from '../model-source/texts.ts'
 import { prepareOutput } from '../output/output-folder.ts'
 import { FORMATS } from '../plugins.ts'
@@ -136,7 +136,7 @@ async function compare(
       rows.push({
         name: 'original',
         bits: reference.bitsPerWeight,
-        bytes: await tensorBytes(original),
+        bytes: await tensorBytes(original.folder),
         perplexity: measured.referencePerplexity ?? Number.NaN,
         kl: 0,
         sample: await sampleOf(reference.decoder, tokenizer),
@@ -145,7 +145,7 @@ async function compare(
     rows.push({
       name: method,
       bits: bitsPerWeight,
-      bytes: await tensorBytes(model),
+      bytes: await tensorBytes(model.folder),
       perplexity: measured.perplexity,
       kl: measured.kl ?? Number.NaN,
       sample: await sampleOf(decoder, tokenizer),

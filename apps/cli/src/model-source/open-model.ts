@@ -51,17 +51,3 @@ async function locate(name: string, session: Session): Promise<string> {
   const { downloadModel } = await import('./hub.ts')
   return downloadModel(name, session)
 }
-
-/** Bytes of the tensors in a model's safetensors files, headers not counted. */
-export async function tensorBytes({ folder }: OpenedModel): Promise<number> {
-  let total = 0
-  for (const name of await folder.list()) {
-    if (!/^model.*\.safetensors$/.test(name)) continue
-    const source = await folder.source(name)
-    const header = await source.read(0, 8)
-    const length = new DataView(header.buffer, header.byteOffset).getBigUint64(0, true)
-    total += source.size - 8 - Number(length)
-    await source.close?.()
-  }
-  return total
-}

@@ -2,7 +2,7 @@
 
 import { LowbitError } from '@lowbit/core'
 import { calibrationWindows, decoderConfig, firstTokens, loadTokenizer } from '@lowbit/model'
-import { makeQuantizer } from '@lowbit/pipeline'
+import { asksForText } from '@lowbit/pipeline'
 import type { OpenedModel } from '../model-source/open-model.ts'
 import { demoText, readText } from '../model-source/texts.ts'
 import { QUANTIZERS } from '../plugins.ts'
@@ -14,11 +14,8 @@ export async function gatherCalibration(
   { recipe, text: file, lengthGiven }: QuantizeRequest,
   session: Session,
 ): Promise<number[][] | undefined> {
-  // Making all quantizers refuses bad options before the model is touched.
-  const quantizers = recipe.rules.flatMap(({ match: _, method, ...options }) =>
-    method === 'none' ? [] : [makeQuantizer(QUANTIZERS, method, options)],
-  )
-  const asking = quantizers.find(({ needs }) => needs.hessian || needs.fisher)
+  // This refuses bad options before the model is touched.
+  const asking = asksForText(recipe, QUANTIZERS)
   if (!asking) {
     if (file) session.warn('--calibration is of no use here: the method needs no text')
     return undefined

@@ -1,7 +1,7 @@
 /** One live line on standard error: a bar, the share done, the time left, what is going on. */
 
 import { stripVTControlCharacters } from 'node:util'
-import { duration } from '@lowbit/inspection'
+import { duration, secondsLeft } from '@lowbit/inspection'
 import { paint } from './style.ts'
 
 export interface Progress {
@@ -30,13 +30,6 @@ export function bar(done: number, cells = CELLS): string {
   const full = Math.floor(eighths / 8)
   const rest = full < cells ? PARTS[eighths % 8] : ''
   return '█'.repeat(full) + rest + ' '.repeat(Math.max(0, cells - full - 1))
-}
-
-/** Seconds that are left if it goes on as it did, counted from where this run began. */
-export function secondsLeft(elapsed: number, from: number, done: number): number | undefined {
-  const progress = done - from
-  if (elapsed < 1 || progress <= 0.005) return undefined
-  return (elapsed * (1 - done)) / progress
 }
 
 export function createProgress(

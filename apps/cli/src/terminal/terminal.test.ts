@@ -1,6 +1,6 @@
-import { bytes, count, duration, percent } from '@lowbit/inspection'
+import { bytes, count, duration, percent, secondsLeft } from '@lowbit/inspection'
 import { expect, it } from 'vitest'
-import { bar, createProgress, secondsLeft } from './progress.ts'
+import { bar, createProgress } from './progress.ts'
 import { streamText } from './stream-text.ts'
 import { markdownTable, table } from './table.ts'
 

@@ -2,7 +2,7 @@
 
 import { describeOptions } from '@lowbit/core'
 import { linearsOfBlocks } from '@lowbit/inspection'
-import { assignQuantizers, parseYamlRecipe } from '@lowbit/pipeline'
+import { asksForText, assignQuantizers, parseYamlRecipe } from '@lowbit/pipeline'
 import { CACHE_SCHEMES, FORMATS, QUANTIZERS } from '../plugins.ts'
 import type { Assigned, MethodInfo, ModelFacts } from './protocol.ts'
 
@@ -23,13 +23,15 @@ export function assign(
   recipe: string,
 ): Assigned {
   const blocks = new Set(linearsOfBlocks({ config }))
-  const assigned = assignQuantizers(parseYamlRecipe(recipe), QUANTIZERS, allModules, blocks)
-  return Object.fromEntries(
+  const parsed = parseYamlRecipe(recipe)
+  const assigned = assignQuantizers(parsed, QUANTIZERS, allModules, blocks)
+  const modules = Object.fromEntries(
     [...assigned].map(([module, { name, label, options }]) => {
       const bits = nominalBits(name, options)
       return [module, { method: name, label, ...(bits !== undefined && { bits }) }]
     }),
   )
+  return { modules, needsText: asksForText(parsed, QUANTIZERS) !== undefined }
 }
 
 /** Bits of the codes of one weight, as far as the options say them: what the map is coloured by before a run. */

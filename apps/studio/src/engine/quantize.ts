@@ -3,7 +3,7 @@
 import { LowbitError } from '@lowbit/core'
 import { calibrationWindows, decoderConfig, firstTokens, loadTokenizer } from '@lowbit/model'
 import {
-  makeQuantizer,
+  asksForText,
   parseYamlRecipe,
   type QuantizeReport,
   quantizeModel,
@@ -71,11 +71,7 @@ async function calibrationOf(
   recipe: Recipe,
   request: JobRequest,
 ): Promise<number[][] | undefined> {
-  const quantizers = recipe.rules.flatMap(({ match: _, method, ...options }) =>
-    method === 'none' ? [] : [makeQuantizer(QUANTIZERS, method, options)],
-  )
-  const asking = quantizers.find(({ needs }) => needs.hessian || needs.fisher)
-  if (!asking) return undefined
+  if (!asksForText(recipe, QUANTIZERS)) return undefined
   const text = request.text ?? (await demoText('calibration'))
   const { samples } = recipe.calibration
   const length = Math.min(recipe.calibration.length, decoderConfig(checkpoint.config).context)

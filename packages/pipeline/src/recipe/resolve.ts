@@ -65,6 +65,17 @@ export function makeQuantizer(
   return plugin(options as never)
 }
 
+/** The first quantizer of a recipe that measures the model on a text. Makes all of them, which refuses bad options. */
+export function asksForText(
+  { rules }: Recipe,
+  plugins: readonly QuantizerPlugin[],
+): Quantizer | undefined {
+  const quantizers = rules.flatMap(({ match: _, method, ...options }) =>
+    method === 'none' ? [] : [makeQuantizer(plugins, method, options)],
+  )
+  return quantizers.find(({ needs }) => needs.hessian || needs.fisher)
+}
+
 /** The tuner of a recipe, if it has one. */
 export function makeTuner(
   { tune }: Recipe,
