@@ -22,11 +22,13 @@ interface Loaded {
 /** Models in memory, by what they were opened from: a chat asks the same ones again and again. */
 const loaded = new Map<string, Promise<Loaded>>()
 
-const keyOf = (source: ModelSource, device: DeviceName): string => {
-  const where =
-    source.kind === 'files' ? source.files.map(({ name, size }) => `${name} ${size}`) : source
-  return JSON.stringify([where, 'name' in source ? source.name : '', device])
+/** An opened model that is asked for: ModelFacts has it. */
+export interface Opening {
+  readonly opening: string
+  readonly source: ModelSource
 }
+
+const keyOf = ({ opening }: Opening, device: DeviceName): string => `${opening} ${device}`
 
 /** Lets go of models that are not among these. */
 async function keepOnly(keys: readonly string[]): Promise<void> {
@@ -40,18 +42,18 @@ async function keepOnly(keys: readonly string[]): Promise<void> {
 }
 
 function load(
-  source: ModelSource,
+  model: Opening,
   device: DeviceName,
   onProgress: (what: string, done: number) => void,
 ): Promise<Loaded> {
-  const key = keyOf(source, device)
-  let model = loaded.get(key)
-  if (!model) {
-    model = loadNow(source, device, onProgress)
-    loaded.set(key, model)
-    model.catch(() => loaded.delete(key))
+  const key = keyOf(model, device)
+  let loading = loaded.get(key)
+  if (!loading) {
+    loading = loadNow(model.source, device, onProgress)
+    loaded.set(key, loading)
+    loading.catch(() => loaded.delete(key))
   }
-  return model
+  return loading
 }
 
 async function loadNow(
@@ -70,8 +72,8 @@ async function loadNow(
 }
 
 export interface CompareRequest {
-  readonly original: ModelSource
-  readonly quantized: ModelSource
+  readonly original: Opening
+  readonly quantized: Opening
   readonly device: DeviceName
   /** The demo's evaluation text where it is left out. */
   readonly text?: string
@@ -111,9 +113,9 @@ export async function compareModels(
 const SHOWN_EVERY = 60
 
 export interface ChatRequest {
-  readonly model: ModelSource
+  readonly model: Opening
   /** All models that go on being asked: others are let go. */
-  readonly keep: readonly ModelSource[]
+  readonly keep: readonly Opening[]
   readonly device: DeviceName
   /** How keys and values are kept; in full where it is left out. */
   readonly cache?: string
@@ -130,7 +132,7 @@ export async function answer(
   signal: AbortSignal,
 ): Promise<ChatAnswer> {
   const { model, keep, device, prompt, maxTokens, temperature } = request
-  await keepOnly([model, ...keep].map((source) => keyOf(source, device)))
+  await keepOnly([model, ...keep].map((one) => keyOf(one, device)))
   const { decoder, tokenizer } = await load(model, device, onProgress)
   const asked = request.asMessage
     ? tokenizer.applyTemplate([{ role: 'user', content: prompt }])

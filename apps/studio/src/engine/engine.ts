@@ -20,28 +20,31 @@ config({ jitless: true })
 
 type OnProgress = (what: string, done: number) => void
 
-let controller = new AbortController()
+/** Of the calls that are running: a short one may come in while a long one waits. */
+const running = new Set<AbortController>()
 
 /** Runs work that `stop` ends, and sends its errors as plain data. */
 async function guarded<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
-  controller = new AbortController()
+  const controller = new AbortController()
+  running.add(controller)
   try {
     return await work(controller.signal)
   } catch (cause) {
-    throw plain(cause)
+    throw plain(cause, controller.signal.aborted)
+  } finally {
+    running.delete(controller)
   }
 }
 
 /** comlink passes on an error's name, message and stack; the code goes into the name. */
-function plain(cause: unknown): Error {
+function plain(cause: unknown, stopped: boolean): Error {
   const error = new Error(cause instanceof Error ? cause.message : String(cause))
-  error.name = codeOf(cause)
+  error.name = stopped ? 'stopped' : codeOf(cause)
   if (cause instanceof Error) error.stack = cause.stack
   return error
 }
 
 function codeOf(cause: unknown): string {
-  if (controller.signal.aborted) return 'stopped'
   if (cause instanceof LowbitError) return cause.code
   if (cause instanceof Error && 'code' in cause && typeof cause.code === 'string') return cause.code
   return cause instanceof Error ? cause.name : 'error'
@@ -89,7 +92,9 @@ const engine = {
   ) => guarded((signal) => saveInto(id, format, target, onProgress, signal)),
   checkUp: (device: DeviceName, onProgress: OnProgress) =>
     guarded((signal) => checkUp(device, onProgress, signal)),
-  stop: (): void => controller.abort(new Error('stopped')),
+  stop(): void {
+    for (const controller of running) controller.abort(new Error('stopped'))
+  },
 }
 
 export type Engine = typeof engine

@@ -2,10 +2,8 @@
 
 import { type Checkpoint, LowbitError } from '@lowbit/core'
 import { type Folder, openFolder } from '@lowbit/formats'
-import { placesOf, REPORT } from '@lowbit/inspection'
+import { placesOf, readWholeReport, tensorBytes } from '@lowbit/inspection'
 import { decoderConfig } from '@lowbit/model'
-import type { QuantizeReport } from '@lowbit/pipeline'
-import { openSafetensors } from '@lowbit/safetensors'
 import { demoFile } from './demo.ts'
 import { directoryFolder, filesFolder } from './folders/picked.ts'
 import { remoteFolder } from './folders/remote.ts'
@@ -115,16 +113,13 @@ export async function describe(source: ModelSource): Promise<ModelFacts> {
   const { name, folder, checkpoint } = await openModel(source)
   const config = decoderConfig(checkpoint.config)
   const names = await folder.list()
-  const bytes = await tensorBytes(folder, names)
+  const bytes = await tensorBytes(folder)
   const settings = checkpoint.files.includes('tokenizer_config.json')
     ? new TextDecoder().decode(await checkpoint.readFile('tokenizer_config.json'))
     : ''
-  const report = names.includes(REPORT)
-    ? (JSON.parse(new TextDecoder().decode(await folder.read(REPORT))) as QuantizeReport)
-    : undefined
+  const report = await readWholeReport(folder)
   const facts: ModelFacts = {
-    name,
-    source,
+    ...{ name, source, opening: crypto.randomUUID() },
     format: checkpoint.format,
     config: checkpoint.config,
     architecture: config.architecture.name,
@@ -141,16 +136,4 @@ export async function describe(source: ModelSource): Promise<ModelFacts> {
   }
   await checkpoint.close()
   return facts
-}
-
-/** Bytes of the tensors; reads headers only. */
-async function tensorBytes(folder: Folder, names: readonly string[]): Promise<number> {
-  let total = 0
-  for (const name of names) {
-    if (!/^model.*\.safetensors$/.test(name)) continue
-    const file = await openSafetensors(await folder.source(name), { name })
-    for (const { begin, end } of file.tensors.values()) total += end - begin
-    await file.close()
-  }
-  return total
 }

@@ -1,8 +1,8 @@
 /** What the page and its workers say to each other: plain data, so that it can be cloned. */
 
 import type { OptionDescription } from '@lowbit/core'
-import type { Place } from '@lowbit/inspection'
-import type { ModuleReport, QuantizeReport } from '@lowbit/pipeline'
+import type { Place, WholeReport } from '@lowbit/inspection'
+import type { ModuleReport } from '@lowbit/pipeline'
 
 /** Where a model is. Files and handles are the browser's own and stay on this machine. */
 export type ModelSource =
@@ -21,6 +21,8 @@ export type ModelSource =
 
 export interface ModelFacts {
   readonly name: string
+  /** Tells this opening from all others: another model may stand under the same name by now. */
+  readonly opening: string
   readonly source: ModelSource
   readonly format: string
   /** config.json. */
@@ -40,7 +42,7 @@ export interface ModelFacts {
   /** Whether texts for calibration and evaluation come with it. */
   readonly hasTexts: boolean
   /** Where it was quantized by lowbit: what was done to each module. */
-  readonly report?: QuantizeReport
+  readonly report?: WholeReport
 }
 
 export interface MethodInfo {
@@ -62,7 +64,12 @@ export interface Capabilities {
   readonly storage: { readonly usedBytes: number; readonly quotaBytes: number }
 }
 
-export type Assigned = Readonly<Record<string, { method: string; label: string; bits?: number }>>
+/** What a recipe comes to for a model. */
+export interface Assigned {
+  readonly modules: Readonly<Record<string, { method: string; label: string; bits?: number }>>
+  /** Whether any of its methods measures the model on a text. */
+  readonly needsText: boolean
+}
 
 export interface Job {
   readonly id: string

@@ -10,11 +10,15 @@ import { openModel } from './models.ts'
 
 const SCRATCH = 'lowbit-scratch'
 
-/** A folder that a conversion or an archive may fill; what an earlier one left in it is gone. */
-async function scratch(): Promise<FileSystemDirectoryHandle> {
+async function clearScratch(): Promise<void> {
   const home = await navigator.storage.getDirectory()
   await home.removeEntry(SCRATCH, { recursive: true }).catch(() => {})
-  return home.getDirectoryHandle(SCRATCH, { create: true })
+}
+
+/** A folder that a conversion or an archive may fill; what an earlier one left in it is gone. */
+async function scratch(): Promise<FileSystemDirectoryHandle> {
+  await clearScratch()
+  return (await navigator.storage.getDirectory()).getDirectoryHandle(SCRATCH, { create: true })
 }
 
 async function inFormat(
@@ -79,26 +83,31 @@ export async function saveInto(
   signal: AbortSignal,
 ): Promise<void> {
   const room = await scratch()
-  const folder = await inFormat(id, format, room, onProgress, signal)
-  const files = await filesOf(folder)
-  const total = files.reduce((sum, { blob }) => sum + blob.size, 0)
-  let written = 0
-  for (const { name, blob } of files) {
-    const handle = await target.getFileHandle(name, { create: true })
-    // A name that stands on the disk only when the file is whole.
-    const stream = await handle.createWritable()
-    try {
-      for await (const chunk of blob.stream() as unknown as AsyncIterable<Uint8Array>) {
-        signal.throwIfAborted()
-        await stream.write(chunk as Uint8Array<ArrayBuffer>)
-        written += chunk.length
-        onProgress(name, written / total)
+  try {
+    const folder = await inFormat(id, format, room, onProgress, signal)
+    const files = await filesOf(folder)
+    const total = files.reduce((sum, { blob }) => sum + blob.size, 0)
+    let written = 0
+    for (const { name, blob } of files) {
+      const handle = await target.getFileHandle(name, { create: true })
+      // A name that stands on the disk only when the file is whole.
+      const stream = await handle.createWritable()
+      try {
+        for await (const chunk of blob.stream() as unknown as AsyncIterable<Uint8Array>) {
+          signal.throwIfAborted()
+          await stream.write(chunk as Uint8Array<ArrayBuffer>)
+          written += chunk.length
+          onProgress(name, written / total)
+        }
+        await stream.close()
+      } catch (cause) {
+        await stream.abort().catch(() => {})
+        throw cause
       }
-      await stream.close()
-    } catch (cause) {
-      await stream.abort().catch(() => {})
-      throw cause
     }
+  } finally {
+    // A whole model may lie there, and all of it is in its place now.
+    await clearScratch()
   }
 }
 

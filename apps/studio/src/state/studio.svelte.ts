@@ -1,5 +1,6 @@
 /** What the page knows: one object that the views read and change. */
 
+import { secondsLeft } from '@lowbit/inspection'
 import type { ModuleReport } from '@lowbit/pipeline'
 import type { CompareRequest } from '../engine/compare.ts'
 import { type Connection, connect, proxy } from '../engine/connect.ts'
@@ -37,6 +38,9 @@ export interface Running {
   readonly ending?: 'pausing' | 'cancelling'
 }
 
+/** Milliseconds that a job gets to come to an end by itself. */
+const PATIENCE = 10_000
+
 class Studio {
   step = $state<Step>('open')
   capabilities = $state<Capabilities>()
@@ -54,7 +58,7 @@ class Studio {
   draft = $state<RecipeDraft>(freshDraft())
   yaml = $state(toYaml(freshDraft()))
   yamlError = $state<string>()
-  assigned = $state<Assigned>({})
+  assigned = $state<Assigned>({ modules: {}, needsText: false })
   /** Modules chosen on the map. */
   chosen = $state<ReadonlySet<string>>(new Set())
 
@@ -139,7 +143,7 @@ class Studio {
     const { engine } = await this.bench()
     const [assigned, why] = await engine.assign({ config, allModules }, yaml).then(
       (found) => [found, undefined] as const,
-      (cause: Error) => [{}, cause.message] as const,
+      (cause: Error) => [{ modules: {}, needsText: false }, cause.message] as const,
     )
     // A later edit asks again.
     if (yaml !== this.yaml) return
@@ -170,8 +174,8 @@ class Studio {
         )
       }
       if (source.kind === 'directory' && !(await mayRead(source.handle))) return
-      if (this.model?.source.kind !== 'job') await this.open(source, 'opening the model')
-      await this.run({ ...stored, source }, false)
+      if (stored.source) await this.open(source, 'opening the model')
+      if (!this.error) await this.run({ ...stored, source }, false)
     })
   }
 
@@ -189,7 +193,8 @@ class Studio {
       this.#job = connection
       try {
         if (fresh) await connection.engine.storeJob(request)
-        await connection.engine.quantize(request, proxy(watchJob(this)))
+        const done = connection.engine.quantize(request, proxy(watchJob(this)))
+        await Promise.race([done, connection.ended])
         this.result = await connection.engine.open({ kind: 'job', id })
         this.step = 'see'
       } finally {
@@ -212,10 +217,8 @@ class Studio {
   async end(how: 'pausing' | 'cancelling'): Promise<void> {
     if (!this.running || !this.#job) return
     this.running = { ...this.running, ending: how }
-    await this.#job.stop()
-    // A worker that is deep in a product hears it at its end; one that does not is let go.
-    const connection = this.#job
-    setTimeout(() => connection?.close(), 10_000)
+    // One that is deep in a product hears it at its end; what is done lies in the journal, so it may be ended too.
+    await this.#job.stop(PATIENCE).catch(() => {})
   }
 
   async openResult(id: string): Promise<void> {
@@ -253,8 +256,8 @@ class Studio {
       const { engine } = await this.bench()
       this.comparison = await engine.compare(
         {
-          original: plainSource(model.source),
-          quantized: plainSource(result.source),
+          original: opened(model),
+          quantized: opened(result),
           device: this.device,
           ...(this.text && { text: this.text.text }),
           ...settings,
@@ -282,6 +285,12 @@ class Studio {
     }
   }
 }
+
+/** What a worker needs to load a model, or to know that it has. */
+export const opened = ({ opening, source }: ModelFacts) => ({
+  opening,
+  source: plainSource(source),
+})
 
 /** A proxy of Svelte's can't be sent to a worker. */
 export const plainSource = (source: ModelSource): ModelSource =>
@@ -313,10 +322,7 @@ function watchJob(studio: Studio): (event: JobEvent) => void {
         break
       case 'step': {
         from ??= event.done
-        const elapsed = (performance.now() - started) / 1000
-        const progress = event.done - from
-        const left =
-          elapsed > 1 && progress > 0.005 ? (elapsed * (1 - event.done)) / progress : undefined
+        const left = secondsLeft((performance.now() - started) / 1000, from, event.done)
         studio.running = {
           ...running,
           progress: {

@@ -36,6 +36,15 @@ export const FILE_CHECKS: readonly StudioCheck[] = [
             'model.safetensors': whole,
           },
         ],
+        [
+          /quantization-report\.json is damaged/,
+          {
+            'config.json': good('config.json'),
+            'model.safetensors': whole,
+            'tokenizer.json': good('tokenizer.json'),
+            'quantization-report.json': Buffer.from('{"modules":[{"module":1}]}'),
+          },
+        ],
       ]
       for (const [expected, files] of cases) {
         const place = mkdtempSync(path.join(tmpdir(), 'lowbit-hostile-'))

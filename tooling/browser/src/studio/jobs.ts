@@ -4,9 +4,57 @@ import { strict as assert } from 'node:assert'
 import { launch } from '../chromium.ts'
 import { inNode, recipe, type StudioCheck, sameWeights, visit } from './harness.ts'
 import { quantizeInNode, serveStudio } from './site.ts'
-import { errorShown, finished, openDemo, start, takeArchive, writeRecipe } from './user.ts'
+import {
+  errorShown,
+  finished,
+  measure,
+  openDemo,
+  start,
+  step,
+  takeArchive,
+  writeRecipe,
+} from './user.ts'
 
 export const JOB_CHECKS: readonly StudioCheck[] = [
+  {
+    name: 'a name that is used again stands for the new result',
+    async run({ browser, url }) {
+      const { page, profile } = await visit(browser, url)
+      await openDemo(page)
+      const found: number[] = []
+      for (const bits of [2, 8]) {
+        await writeRecipe(page, recipe(`method: rtn\n    bits: ${bits}`))
+        await start(page, 'result')
+        await finished(page)
+        found.push(await measure(page, 1))
+        await step(page, 'Open')
+        await page.getByRole('button', { name: 'Delete result' }).click()
+        await page.getByRole('button', { name: 'Delete it' }).click()
+        await page.getByRole('button', { name: 'Delete result' }).waitFor({ state: 'detached' })
+      }
+      assert.ok(found[0] > found[1] * 1.1, `2 bits: ${found[0]}, 8 bits: ${found[1]}`)
+      await profile.close()
+    },
+  },
+  {
+    name: 'what is stopped is what runs, though other calls came in between',
+    async run({ browser, url }) {
+      const { page, profile } = await visit(browser, url)
+      await openDemo(page)
+      await writeRecipe(page, recipe('method: rtn\n    bits: 4'))
+      await start(page, 'result')
+      await finished(page)
+      await page.getByLabel('Windows').fill('500')
+      await page.getByRole('button', { name: 'Measure' }).click()
+      await page.getByText(/window [1-9]/).waitFor()
+      await writeRecipe(page, recipe('method: rtn\n    bits: 5'))
+      await page.getByRole('button', { name: 'down of layer 0: 5', exact: true }).waitFor()
+      await step(page, 'See')
+      await page.getByRole('button', { name: 'Stop' }).click()
+      await page.getByText(/window [1-9]/).waitFor({ state: 'detached', timeout: 10_000 })
+      await profile.close()
+    },
+  },
   {
     name: 'a job goes on after its tab was closed, to the same bytes',
     async run({ browser, url }) {
