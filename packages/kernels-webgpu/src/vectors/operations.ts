@@ -5,6 +5,8 @@ import { borrowing, type Device } from '../gpu/device.ts'
 import { elementwise, LANES, type Shader } from '../gpu/shader.ts'
 import { expect, expectCodes, own } from '../tensors.ts'
 import { runCluster } from './cluster.ts'
+import { runDescent } from './descent.ts'
+import { runFeedback } from './feedback.ts'
 import {
   checkPass,
   checkTable,
@@ -16,7 +18,6 @@ import {
   type VectorPass,
 } from './layout.ts'
 import { findNearest, findNeighbours } from './nearest.ts'
-import { runDescent, runFeedback } from './passes.ts'
 import { clusterSource, type SumsSource, sumByCodes } from './sums.ts'
 
 type Operations = Pick<

@@ -1,0 +1,46 @@
+/**
+ * What the passes share that choose vectors column by column. A workgroup has the rows of one vector, and goes through
+ * some columns by itself, since what it needs of others lies in the factor or the Hessian; what it leaves goes to all
+ * later columns in one product.
+ */
+
+import { bestOf, type Shader } from '../gpu/shader.ts'
+import { FACTOR_CODE, type VectorPass } from './layout.ts'
+
+/** Columns of a dispatch. */
+export const STEP = 32
+
+export const each = (count: number, line: (i: number) => string, between = '\n'): string =>
+  Array.from({ length: count }, (_, i) => line(i)).join(between)
+
+export const stageParams = (stages: number, ...names: string[]): Shader['params'] =>
+  Object.fromEntries(
+    Array.from({ length: stages }, (_, s) =>
+      names.map((name) => [`${name}${s}`, 'u32' as const]),
+    ).flat(),
+  )
+
+export const start = (lanes: number, length: number): string => `
+var<workgroup> reduced: array<f32, ${lanes}>;
+${bestOf(lanes)}
+${FACTOR_CODE}
+var<workgroup> rest: array<f32, 16>;
+var<workgroup> sum: array<f32, 16>;
+var<workgroup> value: array<f32, 16>;
+var<workgroup> err: array<f32, ${STEP * length}>;
+@compute @workgroup_size(${lanes})
+fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) total: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let group = group_of(id, total);
+  if (group >= p.groups) { return; }`
+
+export const stages = (
+  { entries }: VectorPass,
+  starts: readonly number[],
+  codes: readonly number[],
+): Record<string, number> =>
+  Object.fromEntries(
+    entries.flatMap((count, s) => [
+      ...[[`entries${s}`, count] as const, [`table${s}`, starts[s]] as const],
+      [`code${s}`, codes[s]] as const,
+    ]),
+  )
