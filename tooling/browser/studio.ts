@@ -28,7 +28,8 @@ for (const { name, run } of STUDIO_CHECKS) {
   const seconds = (): string => `${((performance.now() - started) / 1000).toFixed(0)} s`
   try {
     const note = await run({ executable, browser, url, pictures })
-    console.log(`✓ ${name}${typeof note === 'string' ? `: ${note}` : ''}, ${seconds()}`)
+    const sign = typeof note === 'string' && note.startsWith('skipped') ? '–' : '✓'
+    console.log(`${sign} ${name}${typeof note === 'string' ? `: ${note}` : ''}, ${seconds()}`)
   } catch (error) {
     failed++
     console.log(
