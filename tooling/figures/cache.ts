@@ -13,7 +13,7 @@ import { DEMO_MODEL } from '@lowbit/demo-model'
 import { openFolder } from '@lowbit/formats'
 import { nodeFolder } from '@lowbit/formats/node'
 import { cpu } from '@lowbit/kernels-cpu'
-import { fp8, int2, int3, int4, int8, kivi, nf4 } from '@lowbit/kvcache'
+import { f16, fp8, int2, int3, int4, int8, kivi, nf4 } from '@lowbit/kvcache'
 import { type Decoder, fullCache, loadDecoder, loadTokenizer, perplexity } from '@lowbit/model'
 
 const { values: flags } = parseArgs({
@@ -29,6 +29,7 @@ const { values: flags } = parseArgs({
 
 const ROWS: readonly (readonly [name: string, make: () => CacheScheme])[] = [
   ['full, f32', fullCache],
+  ['f16', () => f16()],
   ['int8', () => int8()],
   ['fp8', () => fp8()],
   ['int4', () => int4()],

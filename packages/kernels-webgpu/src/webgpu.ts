@@ -80,7 +80,6 @@ export async function webgpu(options: WebGpuOptions = {}): Promise<WebGpuKernels
   const device = createDevice(handle, memoryLimit, used.length > 0 ? subgroupOf(adapter.info) : 0)
   const { vendor, architecture, device: model, description } = adapter.info
   const name = description || [vendor, architecture, model].filter(Boolean).join(' ') || 'unknown'
-  const decoding = decoderOperations(device)
   const key = `lowbit/webgpu/1 ${name} ${used.join(' ')}`
   const kept = options.choices ?? keptChoices(options.cache, key)
   device.choices = kept ?? (await measureChoices(device))
@@ -99,14 +98,14 @@ export async function webgpu(options: WebGpuOptions = {}): Promise<WebGpuKernels
     ...tensorOperations(device),
     ...weightOperations(device),
     ...algebraOperations(device),
-    ...decoding,
+    ...decoderOperations(device),
     ...distributionOperations(device),
     ...quantizeOperations(device),
     ...tableOperations(device),
     ...vectorOperations(device),
     ...gradientOperations(device),
     ...trainingOperations(device),
-    ...codedOperations(device, decoding),
+    ...codedOperations(device),
     dispose() {
       device.dispose()
       instances.delete(gpu)
