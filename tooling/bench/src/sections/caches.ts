@@ -13,12 +13,12 @@ const GROUPS: readonly { readonly what: string; readonly lowbit: string[]; llama
   { what: '8 bits', lowbit: ['int8'], llama: ['Q8_0'] },
   { what: '4 bits', lowbit: ['int4', 'kivi'], llama: ['Q4_0'] },
 ]
-const LENGTHS = [4096, 8192]
+const LENGTHS = { quick: [1024], full: [4096, 8192] }
 
 export async function caches(settings: Settings): Promise<Row[]> {
   const prepared = await prepare(settings)
   const rows: Row[] = []
-  for (const tokens of settings.quick ? LENGTHS.slice(0, 1) : LENGTHS) {
+  for (const tokens of LENGTHS[settings.quick ? 'quick' : 'full']) {
     rows.push(...(await behind(settings, prepared, tokens)))
   }
   return rows
