@@ -55,7 +55,7 @@ async function behind(
         .map(({ note: _, ...figure }) => ({
           ...figure,
           ...(full &&
-            figure !== full &&
+            figure.name !== full.name &&
             figure.name.startsWith('lowbit') && {
               note: `${(figure.perCpuSecond / full.perCpuSecond).toFixed(2)}× its f16`,
             }),
