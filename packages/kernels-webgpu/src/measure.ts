@@ -20,7 +20,14 @@ const ways = {
   product: ['tiles', 'subgroups'],
   vector: ['words', 'subgroups'],
   matrix: ['tiles', 'subgroups'],
+  vectorInt8: ['f32', 'dots'],
+  matrixInt8: ['f32', 'dots'],
+  matrixF16: ['f32', 'f16'],
 } as const
+
+/** What the other ways than the first need. */
+const able = (name: keyof Choices, { subgroup, dots, halves }: Device): boolean =>
+  name.endsWith('Int8') ? dots : name.endsWith('F16') ? halves : subgroup > 0
 
 /** Choices as they were kept, or undefined where they are not or are no choices. */
 export function keptChoices(cache: ChoiceCache | undefined, key: string): Choices | undefined {
@@ -39,11 +46,13 @@ export function keptChoices(cache: ChoiceCache | undefined, key: string): Choice
 
 /** Runs dense products and products of int4 in every way there is. */
 export async function measureChoices(device: Device): Promise<Choices> {
-  if (device.subgroup === 0) return PLAIN
   const { tensor, read, rows, free } = tensorOperations(device)
   const { load, unload, matmul } = weightOperations(device)
   const [a, b, out] = [tensor(SIZE, SIZE), tensor(SIZE, SIZE), tensor(SIZE, SIZE)]
   const weight = load(sample())
+  const [inBytes, inHalves] = (['int8', 'f16'] as const).map((activations) =>
+    load(sample(), { activations }),
+  )
   const span = (t: typeof a) => plain(t as never, SIZE)
   const works: Record<keyof Choices, () => void> = {
     product() {
@@ -52,30 +61,39 @@ export async function measureChoices(device: Device): Promise<Choices> {
     },
     vector: () => matmul(rows(out, 0, 1), rows(a, 0, 1), weight),
     matrix: () => matmul(rows(out, 0, 64), rows(a, 0, 64), weight),
+    vectorInt8: () => matmul(rows(out, 0, 1), rows(a, 0, 1), inBytes),
+    matrixInt8: () => matmul(rows(out, 0, 64), rows(a, 0, 64), inBytes),
+    matrixF16: () => matmul(rows(out, 0, 64), rows(a, 0, 64), inHalves),
   }
-  const chosen: Record<string, string> = {}
-  for (const [name, known] of Object.entries(ways)) {
+  // Each is measured with what was chosen before it.
+  let chosen = PLAIN
+  for (const [key, known] of Object.entries(ways)) {
+    const name = key as keyof Choices
+    if (!able(name, device)) continue
     let least = Number.POSITIVE_INFINITY
+    let best = chosen
     for (const way of known) {
-      device.choices = { ...PLAIN, [name]: way }
-      const repeats = name === 'vector' ? 16 : 1
+      const choices = { ...chosen, [name]: way }
+      device.choices = choices
+      const repeats = name.startsWith('vector') ? 16 : 1
       for (let run = 0; run <= RUNS; run++) {
         const started = performance.now()
-        for (let i = 0; i < repeats; i++) works[name as keyof Choices]()
+        for (let i = 0; i < repeats; i++) works[name]()
         await read(rows(out, 0, 1))
         const taken = performance.now() - started
         // The first run is that of the compiler.
         if (run > 0 && taken < least) {
           least = taken
-          chosen[name] = way
+          best = choices
         }
       }
     }
+    chosen = best
   }
-  unload(weight)
+  for (const each of [weight, inBytes, inHalves]) unload(each)
   free(a, b, out)
   device.choices = PLAIN
-  return chosen as unknown as Choices
+  return chosen
 }
 
 function sample(): QuantizedMatrix {
