@@ -210,6 +210,18 @@ describe.skipIf(!dawn).each(VARIANTS)(`${title} %s`, (_, options) => {
     await expect(settle(kernels)).resolves.toHaveLength(1)
   })
 
+  it('a device that computes wrong is refused by name', async () => {
+    const { createDevice } = await import('./gpu/device.ts')
+    const { findAdapter, findGpu } = await import('./gpu/adapter.ts')
+    const { measureChoices } = await import('./measure.ts')
+    const gpu = await findGpu(['backend=null'])
+    held.push(gpu)
+    // It computes nothing at all.
+    const device = createDevice(await (await findAdapter(gpu)).requestDevice(), 2 ** 30)
+    await expect(measureChoices(device, 'null')).rejects.toThrow(/null computes wrong products/)
+    device.dispose()
+  })
+
   it('that are wrong are an error with the shader’s words', async () => {
     const { elementwise } = await import('./gpu/shader.ts')
     const { createDevice } = await import('./gpu/device.ts')

@@ -7,7 +7,7 @@ import { distributionOperations } from './decoder/distributions.ts'
 import { gradientOperations } from './decoder/gradients.ts'
 import { decoderOperations } from './decoder/operations.ts'
 import { findAdapter, findGpu } from './gpu/adapter.ts'
-import { type Choices, createDevice } from './gpu/device.ts'
+import { type Choices, createDevice, PLAIN } from './gpu/device.ts'
 import { type ChoiceCache, keptChoices, measureChoices } from './measure.ts'
 import { measurePeak, type Peak } from './peak.ts'
 import { quantizeOperations } from './quantize/operations.ts'
@@ -88,8 +88,9 @@ export async function webgpu(options: WebGpuOptions = {}): Promise<WebGpuKernels
   const decoding = decoderOperations(device)
   const key = `lowbit/webgpu/2 ${name} ${used.join(' ')}`
   const kept = options.choices ?? keptChoices(options.cache, key)
-  device.choices = kept ?? (await measureChoices(device))
-  if (!kept) options.cache?.setItem(key, JSON.stringify(device.choices))
+  const idle = options.switches?.includes('backend=null')
+  device.choices = kept ?? (idle ? PLAIN : await measureChoices(device, name))
+  if (!kept && !idle) options.cache?.setItem(key, JSON.stringify(device.choices))
   return {
     name: 'webgpu',
     variant: `WGSL ${used.length > 0 ? `with ${used.join(', ')}` : 'without optional features'} on ${name}`,
