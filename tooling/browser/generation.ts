@@ -132,14 +132,18 @@ function report(): void {
       who.startsWith('lowbit') ? tokensPerSecond : [],
     ),
   )
-  const rows = rates.map((row) => ({ ...row, ratio: ours / row.tokensPerSecond }))
+  const rows = rates.map((row) => ({
+    ...row,
+    ratio: Number.isFinite(ours) ? ours / row.tokensPerSecond : undefined,
+  }))
   if (flags.json) {
     console.log(JSON.stringify({ rows, skipped: Object.fromEntries(skipped) }, null, 2))
     return
   }
   console.log(`SmolLM2 in 4 bits on WebGPU, ${SHORT_PROMPT} → ${flags.tokens} tokens`)
   for (const { who, tokensPerSecond, ratio, says } of rows) {
-    const lead = who.startsWith('lowbit') ? '' : `lowbit is ${ratio.toFixed(2)}×`
+    const lead =
+      who.startsWith('lowbit') || ratio === undefined ? '' : `lowbit is ${ratio.toFixed(2)}×`
     console.log(
       `  ${who.padEnd(16)} ${tokensPerSecond.toFixed(2).padStart(8)} tokens/s  ${lead.padEnd(18)} ${says}`,
     )
