@@ -1,6 +1,7 @@
 /** The contract of kernels on a real adapter, in every variant; `npm run test:webgpu` chooses the driver. */
 
 import { describeKernels } from '@lowbit/testing'
+import { PLAIN } from '../src/gpu/device.ts'
 import { webgpu } from '../src/index.ts'
 
 describeKernels('webgpu, no optional features', () => webgpu({ features: [] }))
@@ -8,7 +9,18 @@ describeKernels('webgpu, no optional features', () => webgpu({ features: [] }))
 const { features, dispose } = await webgpu({ features: [] })
 dispose()
 
-const bySubgroups = { product: 'subgroups', vector: 'subgroups', matrix: 'subgroups' } as const
+const bySubgroups = {
+  ...PLAIN,
+  ...({ product: 'subgroups', vector: 'subgroups', matrix: 'subgroups' } as const),
+} as const
+const rounding = {
+  ...PLAIN,
+  ...({ vectorInt8: 'dots', matrixInt8: 'dots' } as const),
+  ...(features.includes('shader-f16') && ({ matrixF16: 'f16' } as const)),
+}
+describeKernels('webgpu, x in fewer bits', () => webgpu({ choices: rounding }), {
+  only: ['matmul'],
+})
 if (features.includes('subgroups')) {
   describeKernels('webgpu, by subgroups', () => webgpu({ choices: bySubgroups }))
 }

@@ -1,6 +1,14 @@
-/** Which shaders are fastest here: found out once by running them, and kept where a place for it is given. */
+/** Which shaders are right and fastest here: found out once by running them, and kept where a place for it is given. */
 
-import { packCodes, perGroup, type QuantizedMatrix, unsignedGrid } from '@lowbit/core'
+import {
+  decode,
+  LowbitError,
+  packCodes,
+  perGroup,
+  type QuantizedMatrix,
+  seededRandom,
+  unsignedGrid,
+} from '@lowbit/core'
 import { plain, product } from './algebra/product.ts'
 import { type Choices, type Device, PLAIN } from './gpu/device.ts'
 import { tensorOperations } from './tensors.ts'
@@ -20,7 +28,14 @@ const ways = {
   product: ['tiles', 'subgroups'],
   vector: ['words', 'subgroups'],
   matrix: ['tiles', 'subgroups'],
+  vectorInt8: ['f32', 'dots'],
+  matrixInt8: ['f32', 'dots'],
+  matrixF16: ['f32', 'f16'],
 } as const
+
+/** What the other ways than the first need. */
+const able = (name: keyof Choices, { subgroup, dots, halves }: Device): boolean =>
+  name.endsWith('Int8') ? dots : name.endsWith('F16') ? halves : subgroup > 0
 
 /** Choices as they were kept, or undefined where they are not or are no choices. */
 export function keptChoices(cache: ChoiceCache | undefined, key: string): Choices | undefined {
@@ -37,13 +52,32 @@ export function keptChoices(cache: ChoiceCache | undefined, key: string): Choice
   }
 }
 
-/** Runs dense products and products of int4 in every way there is. */
-export async function measureChoices(device: Device): Promise<Choices> {
-  if (device.subgroup === 0) return PLAIN
-  const { tensor, read, rows, free } = tensorOperations(device)
+/** How far from the truth a way may be, of the norm. */
+const apart = (way: string): number => ({ dots: 0.03, f16: 0.005 })[way] ?? 1e-4
+
+/**
+ * Runs dense products and products of int4 in every way there is. What computes wrong is not chosen; drivers do that,
+ * and models that talk nonsense are how people find out.
+ *
+ * @throws LowbitError `bad-device` where no way is right
+ */
+export async function measureChoices(device: Device, adapter: string): Promise<Choices> {
+  const { tensor, upload, read, rows, free } = tensorOperations(device)
   const { load, unload, matmul } = weightOperations(device)
-  const [a, b, out] = [tensor(SIZE, SIZE), tensor(SIZE, SIZE), tensor(SIZE, SIZE)]
-  const weight = load(sample())
+  const random = seededRandom(1)
+  const numbers = (): Float32Array =>
+    Float32Array.from({ length: SIZE * SIZE }, () => random() - 0.5)
+  const [x, y, int4] = [numbers(), numbers(), sample()]
+  const [a, b, out] = [upload(x, SIZE, SIZE), upload(y, SIZE, SIZE), tensor(SIZE, SIZE)]
+  const dense = decode(int4)
+  const expected = {
+    dense: firstRow(x, (k, n) => y[k * SIZE + n]),
+    int4: firstRow(x, (k, n) => dense[n * SIZE + k]),
+  }
+  const weight = load(int4)
+  const [inBytes, inHalves] = (['int8', 'f16'] as const).map((activations) =>
+    load(int4, { activations }),
+  )
   const span = (t: typeof a) => plain(t as never, SIZE)
   const works: Record<keyof Choices, () => void> = {
     product() {
@@ -52,30 +86,61 @@ export async function measureChoices(device: Device): Promise<Choices> {
     },
     vector: () => matmul(rows(out, 0, 1), rows(a, 0, 1), weight),
     matrix: () => matmul(rows(out, 0, 64), rows(a, 0, 64), weight),
+    vectorInt8: () => matmul(rows(out, 0, 1), rows(a, 0, 1), inBytes),
+    matrixInt8: () => matmul(rows(out, 0, 64), rows(a, 0, 64), inBytes),
+    matrixF16: () => matmul(rows(out, 0, 64), rows(a, 0, 64), inHalves),
   }
-  const chosen: Record<string, string> = {}
-  for (const [name, known] of Object.entries(ways)) {
+  // Each is measured with what was chosen before it.
+  let chosen = PLAIN
+  for (const [key, known] of Object.entries(ways)) {
+    const name = key as keyof Choices
     let least = Number.POSITIVE_INFINITY
-    for (const way of known) {
-      device.choices = { ...PLAIN, [name]: way }
-      const repeats = name === 'vector' ? 16 : 1
+    let best: Choices | undefined
+    // The first way is held against the truth even where there is no other.
+    for (const way of able(name, device) ? known : known.slice(0, 1)) {
+      const choices = { ...chosen, [name]: way }
+      device.choices = choices
+      const repeats = name.startsWith('vector') ? 16 : 1
       for (let run = 0; run <= RUNS; run++) {
         const started = performance.now()
-        for (let i = 0; i < repeats; i++) works[name as keyof Choices]()
-        await read(rows(out, 0, 1))
+        for (let i = 0; i < repeats; i++) works[name]()
+        const found = await read(rows(out, 0, 1))
         const taken = performance.now() - started
+        const right = expected[name === 'product' ? 'dense' : 'int4']
+        if (!(distance(found, right) < apart(way))) break
         // The first run is that of the compiler.
         if (run > 0 && taken < least) {
           least = taken
-          chosen[name] = way
+          best = choices
         }
       }
     }
+    if (!best) {
+      throw new LowbitError(
+        'bad-device',
+        `${adapter} computes wrong products: update its driver, or choose the processor; \`lowbit doctor --device webgpu\` tells more`,
+      )
+    }
+    chosen = best
   }
-  unload(weight)
+  for (const each of [weight, inBytes, inHalves]) unload(each)
   free(a, b, out)
   device.choices = PLAIN
-  return chosen as unknown as Choices
+  return chosen
+}
+
+/** The first row of x times a matrix. */
+const firstRow = (x: Float32Array, at: (k: number, n: number) => number): Float32Array =>
+  Float32Array.from({ length: SIZE }, (_, n) => {
+    let sum = 0
+    for (let k = 0; k < SIZE; k++) sum += x[k] * at(k, n)
+    return sum
+  })
+
+/** ‖a − b‖ / ‖b‖ */
+function distance(a: Float32Array, b: Float32Array): number {
+  const norm = (values: Float32Array): number => Math.hypot(...values)
+  return norm(a.map((value, i) => value - b[i])) / norm(b)
 }
 
 function sample(): QuantizedMatrix {

@@ -12,6 +12,7 @@ import {
 } from '@lowbit/core'
 import { denseSamples, scalarSamples, structuredSamples, thinSamples } from '@lowbit/testing'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { PLAIN } from './gpu/device.ts'
 import { type WebGpuKernels, type WebGpuOptions, webgpu } from './index.ts'
 
 const dawn = await import('webgpu').then(
@@ -27,10 +28,17 @@ const settle = (kernels: Kernels) => kernels.read(kernels.tensor(1, 1))
 
 const title = dawn ? 'shaders' : 'shaders (skipped: the optional module webgpu is not installed)'
 
-const subgroups = { product: 'subgroups', vector: 'subgroups', matrix: 'subgroups' } as const
+const subgroups = {
+  ...PLAIN,
+  product: 'subgroups',
+  vector: 'subgroups',
+  matrix: 'subgroups',
+} as const
+const rounding = { ...PLAIN, vectorInt8: 'dots', matrixInt8: 'dots', matrixF16: 'f16' } as const
 const VARIANTS: readonly (readonly [string, WebGpuOptions])[] = [
   ['without optional features', { features: [] }],
   ['by subgroups', { choices: subgroups }],
+  ['with x in fewer bits', { choices: rounding }],
 ]
 
 describe.skipIf(!dawn).each(VARIANTS)(`${title} %s`, (_, options) => {
@@ -47,8 +55,11 @@ describe.skipIf(!dawn).each(VARIANTS)(`${title} %s`, (_, options) => {
       ...thinSamples(),
       ...denseSamples(),
     ]
-    for (const { matrix, name } of samples) {
-      const weight = kernels.load(matrix)
+    const all = samples.flatMap((sample) =>
+      (['f32', 'f16', 'int8'] as const).map((activations) => ({ ...sample, activations })),
+    )
+    for (const { matrix, name, activations } of all) {
+      const weight = kernels.load(matrix, { activations })
       for (const rows of [1, 2, 3, 4, 9]) {
         const [x, out] = [kernels.tensor(rows, matrix.columns), kernels.tensor(rows, matrix.rows)]
         kernels.matmul(out, x, weight)
@@ -213,6 +224,26 @@ describe.skipIf(!dawn).each(VARIANTS)(`${title} %s`, (_, options) => {
     const [q, k, v] = [t(3, 8), t(5, 4), t(5, 4)]
     kernels.attentionGradient({ q, k, v }, t(3, 8), t(3, 8), t(5, 4), t(5, 4), shape)
     await settle(kernels)
+  })
+
+  it('use memory that was given back until they have run', async () => {
+    // More than is kept for later.
+    const large = Array.from({ length: 5 }, () => kernels.tensor(4096, 4096))
+    for (const [i, tensor] of large.entries()) kernels.copy(tensor, large[(i + 1) % large.length])
+    kernels.free(...large)
+    await expect(settle(kernels)).resolves.toHaveLength(1)
+  })
+
+  it('a device that computes wrong is refused by name', async () => {
+    const { createDevice } = await import('./gpu/device.ts')
+    const { findAdapter, findGpu } = await import('./gpu/adapter.ts')
+    const { measureChoices } = await import('./measure.ts')
+    const gpu = await findGpu(['backend=null'])
+    held.push(gpu)
+    // It computes nothing at all.
+    const device = createDevice(await (await findAdapter(gpu)).requestDevice(), 2 ** 30)
+    await expect(measureChoices(device, 'null')).rejects.toThrow(/null computes wrong products/)
+    device.dispose()
   })
 
   it('that are wrong are an error with the shader’s words', async () => {

@@ -7,7 +7,7 @@ import { distributionOperations } from './decoder/distributions.ts'
 import { gradientOperations } from './decoder/gradients.ts'
 import { decoderOperations } from './decoder/operations.ts'
 import { findAdapter, findGpu } from './gpu/adapter.ts'
-import { type Choices, createDevice } from './gpu/device.ts'
+import { type Choices, createDevice, PLAIN } from './gpu/device.ts'
 import { type ChoiceCache, keptChoices, measureChoices } from './measure.ts'
 import { measurePeak, type Peak } from './peak.ts'
 import { quantizeOperations } from './quantize/operations.ts'
@@ -23,7 +23,8 @@ export interface WebGpuOptions {
   /** Dawn's switches in Node, such as `backend=null`, which validates shaders and runs none. */
   readonly switches?: readonly string[]
   /**
-   * Optional features that shaders may use, of those the adapter has. Default: all of use, `subgroups`; none with [].
+   * Optional features that shaders may use, of those the adapter has. Default: all of use, `subgroups` and
+   * `shader-f16`; none with [].
    */
   readonly features?: readonly string[]
   /**
@@ -54,7 +55,7 @@ const LIMITS = [
 ] as const
 
 /** Optional features that shaders make use of. */
-const USED: readonly GPUFeatureName[] = ['subgroups']
+const USED: readonly GPUFeatureName[] = ['subgroups', 'shader-f16']
 
 /** Threads that each subgroup of an adapter has at least, as far as shaders make use of them. */
 const subgroupOf = ({ subgroupMinSize = 0 }: GPUAdapterInfo): number =>
@@ -77,13 +78,18 @@ export async function webgpu(options: WebGpuOptions = {}): Promise<WebGpuKernels
   } catch (cause) {
     throw new LowbitError('no-device', `the adapter gives no device: ${String(cause)}`, { cause })
   }
-  const device = createDevice(handle, memoryLimit, used.length > 0 ? subgroupOf(adapter.info) : 0)
+  const device = createDevice(handle, memoryLimit, {
+    subgroup: used.includes('subgroups') ? subgroupOf(adapter.info) : 0,
+    halves: used.includes('shader-f16'),
+    dots: gpu.wgslLanguageFeatures.has('packed_4x8_integer_dot_product'),
+  })
   const { vendor, architecture, device: model, description } = adapter.info
   const name = description || [vendor, architecture, model].filter(Boolean).join(' ') || 'unknown'
-  const key = `lowbit/webgpu/1 ${name} ${used.join(' ')}`
+  const key = `lowbit/webgpu/2 ${name} ${used.join(' ')}`
   const kept = options.choices ?? keptChoices(options.cache, key)
-  device.choices = kept ?? (await measureChoices(device))
-  if (!kept) options.cache?.setItem(key, JSON.stringify(device.choices))
+  const idle = options.switches?.includes('backend=null')
+  device.choices = kept ?? (idle ? PLAIN : await measureChoices(device, name))
+  if (!kept && !idle) options.cache?.setItem(key, JSON.stringify(device.choices))
   return {
     name: 'webgpu',
     variant: `WGSL ${used.length > 0 ? `with ${used.join(', ')}` : 'without optional features'} on ${name}`,

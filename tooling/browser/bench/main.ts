@@ -2,6 +2,7 @@
 
 import { packCodes, perGroup, signedGrid, type Weight } from '@lowbit/core'
 import { type WebGpuKernels, webgpu } from '@lowbit/kernels-webgpu'
+import './generation.ts'
 
 export interface Case {
   readonly rows: number

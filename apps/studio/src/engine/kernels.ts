@@ -27,7 +27,7 @@ async function findAdapter(): Promise<Capabilities['webgpu']> {
   if (!navigator.gpu) return { why: 'this browser has no WebGPU' }
   const adapter = await navigator.gpu.requestAdapter({ powerPreference: 'high-performance' })
   if (!adapter) return { why: 'the browser has WebGPU, but found no graphics adapter for it' }
-  const { vendor, architecture, device, description } = adapter.info
+  const { vendor, architecture, device, description, isFallbackAdapter } = adapter.info
   const name = description || [vendor, architecture, device].filter(Boolean).join(' ')
-  return { adapter: name || 'an adapter that does not say its name' }
+  return { adapter: name || 'an adapter that does not say its name', software: isFallbackAdapter }
 }

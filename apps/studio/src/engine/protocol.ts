@@ -56,7 +56,12 @@ export type DeviceName = 'webgpu' | 'cpu'
 
 export interface Capabilities {
   /** The adapter's name, or why there is none. */
-  readonly webgpu: { readonly adapter: string } | { readonly why: string }
+  readonly webgpu:
+    | {
+        readonly adapter: string /** No graphics card, but a program that plays one. */
+        readonly software: boolean
+      }
+    | { readonly why: string }
   /** Threads of the CPU's kernels; 1 where memory cannot be shared. */
   readonly threads: number
   readonly why?: string

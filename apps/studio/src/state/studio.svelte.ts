@@ -88,6 +88,8 @@ class Studio {
       this.formats = await engine.formats()
       this.caches = await engine.caches()
       this.capabilities = await engine.capabilities()
+      const { webgpu } = this.capabilities
+      if ('adapter' in webgpu && !webgpu.software) this.device = 'webgpu'
       await this.refreshJobs()
     })
     const served = await servedModels()

@@ -42,9 +42,9 @@ export interface Weight {
 export interface LoadOptions {
   /**
    * What the multiply does with the other side. `f32` leaves it alone. `int8` allows the kernels to
-   * round it to 8 bits or more in short blocks where that is faster. Default `f32`.
+   * round it to 8 bits or more in short blocks where that is faster, `f16` to multiply in f16. Default `f32`.
    */
-  readonly activations?: 'f32' | 'int8'
+  readonly activations?: 'f32' | 'f16' | 'int8'
 }
 
 /**

@@ -36,17 +36,24 @@ const THREADS = 16 * (TILE / HIGH)
 
 /**
  * out[i, j] = keep · out[i, j] + factor · Σ_k a(i, k) · b(k, j), with `a_value` and `b_value` from `source`. What is
- * outside the matrices counts as zero. `fast` says which index of a side lies close together in memory.
+ * outside the matrices counts as zero. `fast` says which index of a side lies close together in memory. In halves
+ * products of one tile's depth are added in f16, and the tiles in f32.
  */
-export function productCode(source: string, fast: { a: 'i' | 'k'; b: 'j' | 'k' }): string {
+export function productCode(
+  source: string,
+  fast: { a: 'i' | 'k'; b: 'j' | 'k' },
+  number: 'f32' | 'f16' = 'f32',
+): string {
+  const vector = number === 'f16' ? 'vec4h' : 'vec4f'
+  const part = number === 'f16' ? 'part' : 'sum'
   const place = (near: boolean) =>
     near
       ? `let across = e / ${DEPTH}u; let deep = e % ${DEPTH}u;`
       : `let across = e % ${TILE}u; let deep = e / ${TILE}u;`
   const lines = Array.from({ length: HIGH }, (_, i) => i)
   return `${source}
-var<workgroup> left: array<f32, ${TILE * DEPTH}>;
-var<workgroup> right: array<f32, ${TILE * DEPTH}>;
+var<workgroup> left: array<${number}, ${TILE * DEPTH}>;
+var<workgroup> right: array<${number}, ${TILE * DEPTH}>;
 @compute @workgroup_size(16, ${TILE / HIGH})
 fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) total: vec3u, @builtin(local_invocation_id) own: vec3u, @builtin(local_invocation_index) lane: u32) {
   let group = group_of(id, total);
@@ -61,19 +68,21 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) total: vec3u,
         let i = top + across; let k = begin + deep;
         var value = 0.0;
         if (i < p.rows && k < p.depth) { value = a_value(i, k); }
-        left[deep * ${TILE}u + across] = value; }
+        left[deep * ${TILE}u + across] = ${number}(value); }
       { ${place(fast.b === 'k')}
         let j = start + across; let k = begin + deep;
         var value = 0.0;
         if (j < p.columns && k < p.depth) { value = b_value(k, j); }
-        right[deep * ${TILE}u + across] = value; }
+        right[deep * ${TILE}u + across] = ${number}(value); }
     }
     workgroupBarrier();
+    ${number === 'f16' ? lines.map((r) => `var part${r} = vec4h();`).join(' ') : ''}
     for (var k = 0u; k < ${DEPTH}u; k++) {
       let at = k * ${TILE}u;
-      let b = vec4f(right[at + own.x], right[at + own.x + 16u], right[at + own.x + 32u], right[at + own.x + 48u]);
-      ${lines.map((r) => `sum${r} += left[at + own.y * ${HIGH}u + ${r}u] * b;`).join('\n      ')}
+      let b = ${vector}(right[at + own.x], right[at + own.x + 16u], right[at + own.x + 32u], right[at + own.x + 48u]);
+      ${lines.map((r) => `${part}${r} += left[at + own.y * ${HIGH}u + ${r}u] * b;`).join('\n      ')}
     }
+    ${number === 'f16' ? lines.map((r) => `sum${r} += vec4f(part${r});`).join(' ') : ''}
     workgroupBarrier();
   }
   ${lines

@@ -16,15 +16,21 @@ export interface Buffers {
    */
   take(bytes: number, notIn?: number): Block
   give(block: Block): void
+  /** Bytes that are given back and too many to keep, but that recorded commands may still use. */
+  readonly doomed: number
+  /** Frees them, once the commands are submitted. */
+  sweep(): void
   clear(): void
 }
 
 /** Free blocks that are kept, in bytes. */
-const KEPT = 256 * 2 ** 20
+export const KEPT = 256 * 2 ** 20
 
 export function createBuffers(device: GPUDevice): Buffers {
   const free = new Map<number, Block[]>()
   let kept = 0
+  let doomed: Block[] = []
+  let doomedBytes = 0
   return {
     take(bytes, notIn) {
       const size = sizeOf(bytes)
@@ -45,13 +51,26 @@ export function createBuffers(device: GPUDevice): Buffers {
       return { buffer: device.createBuffer({ size, usage }), size, batch: -1 }
     },
     give(block) {
-      if (kept + block.size > KEPT) return block.buffer.destroy()
+      if (kept + block.size > KEPT) {
+        doomed.push(block)
+        doomedBytes += block.size
+        return
+      }
       kept += block.size
       const same = free.get(block.size)
       if (same) same.push(block)
       else free.set(block.size, [block])
     },
+    get doomed() {
+      return doomedBytes
+    },
+    sweep() {
+      for (const { buffer } of doomed) buffer.destroy()
+      doomed = []
+      doomedBytes = 0
+    },
     clear() {
+      this.sweep()
       for (const blocks of free.values()) for (const { buffer } of blocks) buffer.destroy()
       free.clear()
       kept = 0

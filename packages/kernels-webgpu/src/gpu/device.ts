@@ -4,7 +4,7 @@
  */
 
 import { LowbitError } from '@lowbit/core'
-import { type Block, createBuffers } from './buffers.ts'
+import { type Block, createBuffers, KEPT } from './buffers.ts'
 import { type Shader, wgsl } from './shader.ts'
 
 /** A run of 4-byte numbers in a buffer of the device. */
@@ -23,17 +23,33 @@ export interface Choices {
   readonly vector: 'words' | 'subgroups'
   /** More rows. */
   readonly matrix: 'tiles' | 'subgroups'
+  /** Where x may be rounded to bytes: up to four rows, and more. `f32` leaves it alone. */
+  readonly vectorInt8: 'f32' | 'dots'
+  readonly matrixInt8: 'f32' | 'dots'
+  /** Where x may be rounded to f16: more than four rows. */
+  readonly matrixF16: 'f32' | 'f16'
 }
 
 /** What every device can do. */
-export const PLAIN: Choices = { product: 'tiles', vector: 'words', matrix: 'tiles' }
+export const PLAIN: Choices = {
+  ...{ product: 'tiles', vector: 'words', matrix: 'tiles' },
+  ...{ vectorInt8: 'f32', matrixInt8: 'f32', matrixF16: 'f32' },
+}
 
-export interface Device {
+/** What shaders make use of, beyond what every device has. */
+export interface Abilities {
+  /** Threads that every subgroup surely has, of which shaders make use: 8, 4, or 0 for none. */
+  readonly subgroup: number
+  /** Dot products of packed bytes. */
+  readonly dots: boolean
+  /** Numbers of 16 bits. */
+  readonly halves: boolean
+}
+
+export interface Device extends Abilities {
   readonly gpu: GPUDevice
   /** Set once the device has been measured. */
   choices: Choices
-  /** Threads that every subgroup surely has, of which shaders make use: 8, 4, or 0 for none. */
-  readonly subgroup: number
   /** Memory of tensors and weights, in bytes. */
   readonly bytes: number
   /** Memory that is counted; `release` gives it back. */
@@ -92,7 +108,13 @@ const PARAMETER_BYTES = 256
 /** Bindings begin at multiples of so many numbers on every device. */
 const ALIGNED = 64
 
-export function createDevice(gpu: GPUDevice, memoryLimit: number, subgroup = 0): Device {
+const NONE: Abilities = { subgroup: 0, dots: false, halves: false }
+
+export function createDevice(
+  gpu: GPUDevice,
+  memoryLimit: number,
+  abilities: Abilities = NONE,
+): Device {
   const buffers = createBuffers(gpu)
   const pipelines = new Map<Shader, Pipeline>()
   const parameters = new Uint32Array((BATCH * PARAMETER_BYTES) / 4)
@@ -145,7 +167,10 @@ export function createDevice(gpu: GPUDevice, memoryLimit: number, subgroup = 0):
   function flush(): void {
     pass?.end()
     pass = undefined
-    if (!encoder) return
+    if (!encoder) {
+      buffers.sweep()
+      return
+    }
     if (recorded > 0) {
       gpu.queue.writeBuffer(uniforms, 0, parameters, 0, (recorded * PARAMETER_BYTES) / 4)
     }
@@ -153,6 +178,13 @@ export function createDevice(gpu: GPUDevice, memoryLimit: number, subgroup = 0):
     encoder = undefined
     recorded = 0
     batch++
+    buffers.sweep()
+  }
+
+  /** Memory that nothing asks for any more; commands that are recorded may still use it. */
+  function give(block: Block): void {
+    buffers.give(block)
+    if (buffers.doomed > KEPT) flush()
   }
 
   function pipelineOf(shader: Shader): Pipeline {
@@ -185,7 +217,7 @@ export function createDevice(gpu: GPUDevice, memoryLimit: number, subgroup = 0):
   }
 
   const device: Device = {
-    ...{ gpu, subgroup, choices: PLAIN },
+    ...{ gpu, ...abilities, choices: PLAIN },
     get bytes() {
       return bytes
     },
@@ -205,7 +237,7 @@ export function createDevice(gpu: GPUDevice, memoryLimit: number, subgroup = 0):
     },
     release({ block, length }) {
       bytes -= length * 4
-      buffers.give(block)
+      give(block)
     },
     scratch(length) {
       check()
@@ -304,7 +336,7 @@ export function createDevice(gpu: GPUDevice, memoryLimit: number, subgroup = 0):
       pass.dispatchWorkgroups(Math.ceil(groups / down), down)
       recorded++
       // What an operation has borrowed is free for those recorded after it.
-      for (const block of borrowed.splice(0)) buffers.give(block)
+      for (const block of borrowed.splice(0)) give(block)
     },
     async read(span) {
       check()

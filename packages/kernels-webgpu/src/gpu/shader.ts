@@ -10,8 +10,10 @@ export interface Shader {
   readonly reads: Readonly<Record<string, Item>>
   readonly writes: Readonly<Record<string, Item>>
   readonly params: Readonly<Record<string, Element | 'i32'>>
-  /** Optional features of WGSL that it uses. */
-  readonly enable?: readonly 'subgroups'[]
+  /** Optional features of the device that it uses. */
+  readonly enable?: readonly ('subgroups' | 'f16')[]
+  /** Features of the language that it needs. */
+  readonly requires?: readonly string[]
   /** Everything after the declarations: functions, workgroup memory, `main`. */
   readonly code: string
 }
@@ -24,7 +26,7 @@ export const LANES = 64
  * start at multiples of 256 bytes and views of rows don't. Workgroups are counted along two dimensions (65,535 is
  * the most along one): `group_of` numbers them, and those from `p.groups` on have nothing to do.
  */
-export function wgsl({ reads, writes, params, code, enable = [] }: Shader): string {
+export function wgsl({ reads, writes, params, code, enable = [], requires = [] }: Shader): string {
   const buffers = [...Object.keys(reads), ...Object.keys(writes)]
   const fields = [
     'groups: u32',
@@ -39,6 +41,7 @@ export function wgsl({ reads, writes, params, code, enable = [] }: Shader): stri
   ]
   return [
     ...enable.map((name) => `enable ${name};`),
+    ...requires.map((name) => `requires ${name};`),
     `struct Params { ${fields.join(', ')} }`,
     '@group(0) @binding(0) var<uniform> p: Params;',
     ...bindings.map((text, i) => `@group(0) @binding(${i + 1}) ${text}`),

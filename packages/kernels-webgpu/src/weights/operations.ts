@@ -4,6 +4,7 @@ import {
   decode,
   isQuantized,
   type Kernels,
+  type LoadOptions,
   LowbitError,
   type Matrix,
   type QuantizedMatrix,
@@ -12,20 +13,37 @@ import {
   type Weight,
 } from '@lowbit/core'
 import { groupsOf } from '../algebra/product.ts'
-import type { Device, Span } from '../gpu/device.ts'
+import { borrowing, type Device, type Span } from '../gpu/device.ts'
 import { elementwise, groupwise } from '../gpu/shader.ts'
 import { checkOrder, expect } from '../tensors.ts'
-import { FEW_ROWS, gatherShader, matrixShader, OUTPUTS, vectorShader } from './shaders.ts'
+import { BLOCK_WORDS, byteMatrixShader, byteVectorShader, roundShader } from './bytes.ts'
+import {
+  FEW_ROWS,
+  gatherShader,
+  halfMatrixShader,
+  largestShader,
+  matrixShader,
+  OUTPUTS,
+  vectorShader,
+} from './shaders.ts'
 import { bySubgroups, subgroupGroups, subgroupShader } from './subgroups.ts'
-import { type Packed, packDense, packStage } from './words.ts'
+import { BLOCK, type Packed, packDense, packStage } from './words.ts'
 
+type Activations = NonNullable<LoadOptions['activations']>
 type Operations = Pick<Kernels, 'load' | 'unload' | 'matmul' | 'gather'>
 
-interface Part extends Omit<Packed, 'words'> {
+interface Part extends Omit<Packed, 'words' | 'reach'> {
   readonly span: Span
+  /** Whether x may meet it in f16. */
+  readonly halves: boolean
 }
 
+/** Sums of a tile in f16, 16 products with numbers up to 1, stay below 65,504. */
+const fitsHalves = ({ reach }: Packed): boolean => reach() < 4000
+
 interface Loaded {
+  /** What x may be rounded to. */
+  readonly activations: Activations
   readonly parts: readonly Part[]
   /** Input feature of each stored column. */
   readonly order?: Span
@@ -94,9 +112,11 @@ export function weightOperations(device: Device): Operations {
   }
 
   return {
-    load(matrix) {
+    load(matrix, { activations = 'f32' } = {}) {
       if (isQuantized(matrix)) validateMatrix(matrix, 'the weight')
-      const { packed, variant } = plan(matrix)
+      const { packed, variant: weights } = plan(matrix)
+      const halves = activations === 'f16' && packed.every(fitsHalves)
+      const variant = `${weights}${seenBy(device, packed, activations, halves)}`
       const spans: Span[] = []
       const add = (values: Uint32Array | Float32Array): Span => {
         const span = device.allocate(values.length, values)
@@ -104,7 +124,9 @@ export function weightOperations(device: Device): Operations {
         return span
       }
       try {
-        const parts = packed.map(({ words, ...rest }) => ({ ...rest, span: add(words) }))
+        const parts = packed.map(({ words, ...rest }) => ({
+          ...{ ...rest, halves, span: add(words) },
+        }))
         const fused = isQuantized(matrix) && !variant.startsWith('dense') ? matrix : undefined
         const { rows, columns } = matrix
         const terms = {
@@ -114,7 +136,7 @@ export function weightOperations(device: Device): Operations {
         }
         const bytes = spans.reduce((sum, { length }) => sum + length * 4, 0)
         const weight: Weight = { rows, columns, bytes, variant }
-        loaded.set(weight, { parts, ...terms })
+        loaded.set(weight, { activations, parts, ...terms })
         return weight
       } catch (error) {
         for (const span of spans) device.release(span)
@@ -131,13 +153,15 @@ export function weightOperations(device: Device): Operations {
     },
 
     matmul(target, input, weight, { accumulate = false } = {}) {
-      const { parts, order, columnScale, columnBias } = find(weight)
+      const { activations, parts, order, columnScale, columnBias } = find(weight)
       const { rows, columns } = weight
       const x = expect(input, input.rows, columns, 'x')
       const out = expect(target, x.rows, rows, 'out')
       const multiply = (arranged: Span): void => {
         for (const [i, part] of parts.entries()) {
-          multiplyPart(device, part, out, arranged, x.rows, columns, accumulate || i > 0)
+          multiplyPart(device, part, activations, {
+            ...{ out, x: arranged, tokens: x.rows, columns, keep: accumulate || i > 0 },
+          })
         }
       }
       if (order || columnScale) {
@@ -193,20 +217,42 @@ export function weightOperations(device: Device): Operations {
   }
 }
 
+interface Multiplied {
+  readonly out: Span
+  readonly x: Span
+  readonly tokens: number
+  /** Of x. */
+  readonly columns: number
+  /** Whether the product is added to what `out` holds. */
+  readonly keep: boolean
+}
+
 function multiplyPart(
   device: Device,
-  { layout, span, params, from }: Part,
-  out: Span,
-  x: Span,
-  tokens: number,
-  columns: number,
-  keep: boolean,
+  part: Part,
+  activations: Activations,
+  multiplied: Multiplied,
 ): void {
+  const { layout, span, params, from } = part
+  const { out, x, tokens, columns, keep } = multiplied
   const rows = params.rows
   const shared = { x_row: columns, x_from: from, tokens, keep: keep ? 1 : 0 }
   const spans = { x, w: span, out }
   const few = tokens <= FEW_ROWS
-  const { vector, matrix } = device.choices
+  const { vector, matrix, vectorInt8, matrixInt8, matrixF16 } = device.choices
+  if (activations === 'int8' && part.bytes && (few ? vectorInt8 : matrixInt8) === 'dots') {
+    multiplyBytes(device, part, multiplied)
+    return
+  }
+  if (activations === 'f16' && part.halves && !few && matrixF16 === 'f16') {
+    borrowing(device, (take) => {
+      const largest = take(tokens)
+      device.run(largestShader, { x, largest }, { depth: params.depth, ...shared }, tokens)
+      const sizes = { ...params, ...shared, rows: tokens, columns: rows }
+      device.run(halfMatrixShader(layout), { ...spans, largest }, sizes, groupsOf(tokens, rows))
+    })
+    return
+  }
   const size = device.subgroup
   if (size > 0 && bySubgroups(layout) && (few ? vector : matrix) === 'subgroups') {
     const groups = subgroupGroups(tokens, rows, size, few)
@@ -221,6 +267,50 @@ function multiplyPart(
   }
   const whole = { ...params, ...shared, rows: tokens, columns: rows }
   device.run(matrixShader(layout), spans, whole, groupsOf(tokens, rows))
+}
+
+/** x is rounded to bytes, then met. */
+function multiplyBytes(
+  device: Device,
+  { layout, span, params, from }: Part,
+  { out, x, tokens, columns, keep }: Multiplied,
+): void {
+  const { rows, depth } = params
+  const blocks = Math.ceil(depth / BLOCK)
+  borrowing(device, (take) => {
+    const [q, factors] = [take(tokens * blocks * BLOCK_WORDS), take(tokens * blocks * 2)]
+    const sizes = { blocks, x_row: columns, x_from: from }
+    const count = tokens * blocks
+    const rounding = { count, depth, ...sizes }
+    device.run(roundShader(layout.bits), { x, q, factors }, rounding, Math.ceil(count / 64))
+    const few = tokens <= FEW_ROWS
+    device.run(
+      few ? byteVectorShader(layout, tokens) : byteMatrixShader(layout),
+      { q, factors, w: span, out },
+      { ...params, ...sizes, tokens, keep: keep ? 1 : 0 },
+      few ? Math.ceil(rows / OUTPUTS) : groupsOf(tokens, rows),
+    )
+  })
+}
+
+/** What is said of x where it may be rounded: how, or why it isn't. */
+function seenBy(
+  device: Device,
+  packed: readonly Packed[],
+  activations: Activations,
+  halves: boolean,
+): string {
+  const { vectorInt8, matrixInt8, matrixF16 } = device.choices
+  if (activations === 'f16') {
+    if (!device.halves) return ' (no f16 on this device)'
+    if (!halves) return ' (f16 needs weights below 4,000)'
+    return matrixF16 === 'f16' ? `, f16 from ${FEW_ROWS + 1} rows` : ' (f16 is slower here)'
+  }
+  if (activations === 'f32') return ''
+  if (!packed.every(({ bytes }) => bytes)) return ' (int8 needs integers in groups of 32)'
+  const rows = [vectorInt8 === 'dots' && 'few', matrixInt8 === 'dots' && 'many'].filter(Boolean)
+  if (rows.length > 0) return `, int8 with ${rows.join(' and ')} rows`
+  return device.dots ? ' (int8 is slower here)' : ' (no dot products of bytes on this device)'
 }
 
 /** How a matrix is kept: fused where shaders decode all of it, dense otherwise, with the reason. */

@@ -1,7 +1,7 @@
 /** Shaders that decode weights: generated for each layout from the same parts. */
 
 import { productCode } from '../algebra/product.ts'
-import type { Element, Shader } from '../gpu/shader.ts'
+import { type Element, groupwise, type Shader } from '../gpu/shader.ts'
 import type { Layout } from './words.ts'
 
 /** Rows of x that the vector product takes at once. */
@@ -204,10 +204,52 @@ export function matrixShader(layout: Layout): Shader {
       `${decoding(layout)}${PUT.replaceAll('p.rows', 'p.columns')}
 fn a_value(t: u32, k: u32) -> f32 { return x[p.x_at + p.x_from + t * p.x_row + k]; }
 fn b_value(k: u32, n: u32) -> f32 { return weight_of(n, k); }`,
-      { a: 'k', b: layout.along === 'in' ? 'k' : 'j' },
+      fastOf(layout),
     ),
   }))
 }
+
+const fastOf = ({ along }: Layout) => ({ a: 'k', b: along === 'in' ? 'k' : 'j' }) as const
+
+/** The same with tiles of f16. Rows of x are divided by their largest number, so that no sum of a tile overflows. */
+export function halfMatrixShader(layout: Layout): Shader {
+  return remember(`matrix in f16, ${nameOf(layout)}`, () => ({
+    enable: ['f16'],
+    reads: { x: 'f32', largest: 'f32', w: 'u32' },
+    writes: { out: 'f32' },
+    params: { ...DECODED_PARAMS, ...X, columns: 'u32' },
+    code: productCode(
+      `${decoding(layout)}
+fn put(t: u32, n: u32, sum: f32) {
+  let at = p.out_at + t * p.columns + n;
+  var value = sum * largest[p.largest_at + t] * row_scale_of(n);
+  if (p.keep == 1u) { value += out[at]; }
+  out[at] = value;
+}
+fn a_value(t: u32, k: u32) -> f32 {
+  let most = largest[p.largest_at + t];
+  return select(0.0, x[p.x_at + p.x_from + t * p.x_row + k] / most, most > 0.0);
+}
+fn b_value(k: u32, n: u32) -> f32 { return weight_of(n, k); }`,
+      fastOf(layout),
+      'f16',
+    ),
+  }))
+}
+
+/** The largest of each row of x. */
+export const largestShader = groupwise('largest of rows', {
+  reads: { x: 'f32' },
+  writes: { largest: 'f32' },
+  params: { depth: 'u32', x_row: 'u32', x_from: 'u32' },
+  body: `
+  var most = 0.0;
+  for (var k = lane; k < p.depth; k += lanes) {
+    most = max(most, abs(x[p.x_at + p.x_from + group * p.x_row + k]));
+  }
+  most = most_of(lane, most);
+  if (lane == 0u) { largest[p.largest_at + group] = most; }`,
+})
 
 /** out[i, order[k]] += W[rows[i], k] over the stored columns of a stage. */
 export function gatherShader(layout: Layout): Shader {

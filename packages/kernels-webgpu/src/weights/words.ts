@@ -12,6 +12,7 @@ import {
   type Scale,
   type Stage,
   scaleValues,
+  toFloat32,
   unpackCodes,
 } from '@lowbit/core'
 
@@ -35,10 +36,17 @@ export interface Packed {
   readonly words: Uint32Array
   /** Where its parts lie in `words` and how its blocks are counted. */
   readonly params: Readonly<Record<string, number>>
+  /** Whether x may meet it in bytes: integers of at most 8 bits, whose scales hold for blocks of 32 columns. */
+  readonly bytes: boolean
+  /** What no weight is larger than. */
+  reach(): number
   /** Stored columns that it covers. */
   readonly from: number
   readonly to: number
 }
+
+/** Columns of x that share a factor where it is rounded to bytes. */
+export const BLOCK = 32
 
 const CONTAINERS = [1, 2, 4, 8, 16] as const
 
@@ -58,7 +66,9 @@ export function packDense({ rows, columns, type, values }: DenseMatrix): Packed 
     },
     words,
     params: { ...NOTHING, rows, depth: columns, words: Math.ceil((columns * bits) / 32) },
-    ...{ from: 0, to: columns },
+    ...{ bytes: false, from: 0, to: columns },
+    reach: () =>
+      largest(values instanceof Float32Array || type === 'f32' ? values : toFloat32(type, values)),
   }
 }
 
@@ -100,13 +110,16 @@ export function packStage(
     Object.assign(params, { table: place(tableValues(grid, rows, depth)) })
     Object.assign(params, { entries: levelsOf(grid), ...counted('table', blocks, rows, depth) })
   }
+  const sizes: Partial<Record<'scale' | 'zero' | 'bias', Float32Array>> = {}
   for (const [name, part] of [
     ['scale', stage.scale],
     ['zero', stage.zero],
     ['bias', stage.bias],
   ] as const) {
     if (!part) continue
-    params[name] = place(scaleValues(part, rows, depth))
+    const values = scaleValues(part, rows, depth)
+    params[name] = place(values)
+    sizes[name] = values
     Object.assign(params, counted(name, rectangle(part.blocks), rows, depth))
   }
   if (rowScale) params.row_scale = place(rowScale.values)
@@ -124,7 +137,24 @@ export function packStage(
       even: length === 1 && parts.every((part) => !part || widthOf(part, depth) % perWord === 0),
     },
     ...{ words, params, from, to },
+    reach() {
+      const { scale = [1], zero = [], bias = [] } = sizes
+      const levels = largest(integer ? gridValues(grid) : tableValues(grid, rows, depth))
+      return (levels + largest(zero)) * largest(scale) + largest(bias)
+    },
+    bytes:
+      integer &&
+      bits <= 8 &&
+      length === 1 &&
+      along === 'in' &&
+      parts.every((part) => !part || widthOf(part, depth) % BLOCK === 0),
   }
+}
+
+const largest = (values: ArrayLike<number>): number => {
+  let most = 0
+  for (let i = 0; i < values.length; i++) most = Math.max(most, Math.abs(values[i]))
+  return most
 }
 
 /** Parameters that a shader has and a stage need not. */

@@ -19,6 +19,7 @@ export async function writeOnnxDecoder(
   checkpoint: Checkpoint,
   source: string,
   out: string,
+  embeddingType: 'f16' | 'f32' = 'f16',
 ): Promise<void> {
   const config = decoderConfig(checkpoint.config)
   const { layers, heads, keyValueHeads, headSize, hidden, vocabulary } = config
@@ -51,7 +52,12 @@ export async function writeOnnxDecoder(
   const matrix = await checkpoint.readMatrix('model.embed_tokens')
   if (!isQuantized(matrix)) throw new Error('the embedding is not quantized')
   const embedding = decode(matrix)
-  add(tensor('embedding', 'f16', [vocabulary, hidden], fromFloat32('f16', embedding)))
+  const shape = [vocabulary, hidden]
+  add(
+    embeddingType === 'f16'
+      ? tensor('embedding', 'f16', shape, fromFloat32('f16', embedding))
+      : tensor('embedding', 'f32', shape, embedding),
+  )
   constant('one', 1)
   constant('last', -1)
   add(

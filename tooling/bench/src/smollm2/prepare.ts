@@ -26,14 +26,20 @@ export interface Prepared {
   readonly whyNoGguf?: string
 }
 
-export async function prepare(settings: Settings): Promise<Prepared> {
+/** The ONNX file's embedding in f32 is for adapters without f16. */
+export async function prepare(
+  settings: Settings,
+  embedding: 'f16' | 'f32' = 'f16',
+): Promise<Prepared> {
   const smollm2 = smollm2Folder(settings)
   const source = path.join(smollm2, 'hf')
   const lowbit = path.join(settings.work, 'smollm2-q4')
-  const onnx = path.join(settings.work, 'smollm2-q4-onnx')
+  const onnx = path.join(settings.work, `smollm2-q4-onnx${embedding === 'f32' ? '-f32' : ''}`)
   if (!existsSync(path.join(lowbit, 'config.json'))) await quantize(source, lowbit)
   const checkpoint = await openFolder(nodeFolder(lowbit))
-  if (!existsSync(path.join(onnx, 'config.json'))) await writeOnnxDecoder(checkpoint, source, onnx)
+  if (!existsSync(path.join(onnx, 'config.json'))) {
+    await writeOnnxDecoder(checkpoint, source, onnx, embedding)
+  }
   const gguf = path.join(settings.work, 'smollm2-q4_0.gguf')
   try {
     if (!existsSync(gguf)) await writeGguf(checkpoint, smollm2, gguf)

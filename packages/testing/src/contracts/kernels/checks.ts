@@ -38,6 +38,8 @@ export type KernelGroup = keyof typeof GROUPS
 export type MakeKernels = () => Promise<Kernels> | Kernels
 
 export interface KernelContractOptions {
+  /** The groups to check, where a variant of kernels differs in no other. Default: all. */
+  readonly only?: readonly KernelGroup[]
   /** Groups that these kernels do not do yet, and why: shown with the skipped checks. */
   readonly skip?: Readonly<Record<string, string>>
 }
@@ -60,7 +62,7 @@ export interface KernelChecks {
 /** `make` is called once for all checks, when the first is run, and once more by the one that disposes. */
 export function kernelChecks(
   make: MakeKernels,
-  { skip = {} }: KernelContractOptions = {},
+  { only, skip = {} }: KernelContractOptions = {},
 ): KernelChecks {
   const unknown = Object.keys(skip).find((group) => !(group in GROUPS))
   if (unknown) {
@@ -90,8 +92,9 @@ export function kernelChecks(
         expect(bench.kernels.bytes, 'bytes held after the check').toBe(start)
       },
     }))
-  const groups = Object.entries(GROUPS).flatMap(([group, contract]) =>
-    checksOf(group as KernelGroup, (it) => contract(open, it), skip[group]),
+  const names = only ?? (Object.keys(GROUPS) as KernelGroup[])
+  const groups = names.flatMap((group) =>
+    checksOf(group, (it) => GROUPS[group](open, it), skip[group]),
   )
   return {
     checks: [...groups, ...checksOf('object', (it) => objectContract(open, it, make))],
