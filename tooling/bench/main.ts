@@ -9,7 +9,8 @@ import path from 'node:path'
 import { parseArgs } from 'node:util'
 import { firstLine, installPeers } from './src/peers.ts'
 import { type Row, table } from './src/report.ts'
-import type { Task } from './src/runners/protocol.ts'
+import type { RunTask } from './src/runners/protocol.ts'
+import { caches } from './src/sections/caches.ts'
 import { codebooks } from './src/sections/codebooks.ts'
 import { gemm } from './src/sections/gemm.ts'
 import { gemv } from './src/sections/gemv.ts'
@@ -22,7 +23,7 @@ import type { Settings } from './src/settings.ts'
 
 const SECTIONS = [
   ...(['gemm', 'gemv', 'run', 'prompt', 'start', 'gptq'] as const),
-  ...(['palettes', 'nearest', 'blocks', 'codebooks'] as const),
+  ...(['palettes', 'nearest', 'blocks', 'codebooks', 'caches'] as const),
 ] as const
 type Section = (typeof SECTIONS)[number]
 /** Those that install what npm has; the others take minutes, or Python: only when asked for. */
@@ -90,11 +91,14 @@ const sections: Readonly<Record<Section, () => Promise<Row[]>>> = {
   nearest: () => nearest(settings),
   blocks: () => blocks(settings),
   codebooks: () => codebooks(settings),
+  caches: () => caches(settings),
 }
 
 const rows: Row[] = []
 try {
-  if (chosen.some((name) => DEFAULT.includes(name) && name !== 'start')) installPeers()
+  const needPeers = (name: Section) =>
+    name === 'caches' || (DEFAULT.includes(name) && name !== 'start')
+  if (chosen.some(needPeers)) installPeers()
   for (const name of SECTIONS) {
     if (!chosen.includes(name)) continue
     // Both are one section with one set of runners.
@@ -115,8 +119,8 @@ if (flags.json) console.log(JSON.stringify({ machine, threads, rounds, rows }))
 else console.log(`\n${machine}; medians of ${rounds} rounds in turn\n\n${table(rows)}`)
 process.exit(0)
 
-function tasks(): Task[] {
-  const wanted: Task[] = []
+function tasks(): RunTask[] {
+  const wanted: RunTask[] = []
   if (chosen.includes('run')) wanted.push('decode')
   if (chosen.includes('prompt')) wanted.push('prompt')
   return wanted

@@ -2,7 +2,7 @@
  * What caches in few bits cost and give, each token scored from the cache of those before it:
  *
  *     node tooling/figures/cache.ts [--model FOLDER --text FILE] [--context 2048] [--windows 1] [--only kivi,int4]
- *     node tooling/figures/cache.ts --speed [--model FOLDER --text FILE] [--context 8192]
+ *     node tooling/figures/cache.ts --speed [--model FOLDER --text FILE] [--context 8192] [--threads 1]
  */
 
 import { readFile } from 'node:fs/promises'
@@ -13,7 +13,7 @@ import { DEMO_MODEL } from '@lowbit/demo-model'
 import { openFolder } from '@lowbit/formats'
 import { nodeFolder } from '@lowbit/formats/node'
 import { cpu } from '@lowbit/kernels-cpu'
-import { fp8, int2, int3, int4, int8, kivi, nf4 } from '@lowbit/kvcache'
+import { f16, fp8, int2, int3, int4, int8, kivi, nf4 } from '@lowbit/kvcache'
 import { type Decoder, fullCache, loadDecoder, loadTokenizer, perplexity } from '@lowbit/model'
 
 const { values: flags } = parseArgs({
@@ -24,11 +24,13 @@ const { values: flags } = parseArgs({
     windows: { type: 'string', default: '1' },
     only: { type: 'string' },
     speed: { type: 'boolean', default: false },
+    threads: { type: 'string', default: '1' },
   },
 })
 
 const ROWS: readonly (readonly [name: string, make: () => CacheScheme])[] = [
   ['full, f32', fullCache],
+  ['f16', () => f16()],
   ['int8', () => int8()],
   ['fp8', () => fp8()],
   ['int4', () => int4()],
@@ -48,7 +50,7 @@ const NEW = 24
 /** The engine compiles a kernel anew once it has run for a while; before that it is half as fast. */
 const WARM_UP = 300
 
-const kernels = await cpu({ threads: 1, strict: false, wide: true })
+const kernels = await cpu({ threads: Number(flags.threads), strict: false, wide: true })
 const checkpoint = await openFolder(nodeFolder(flags.model ?? fileURLToPath(DEMO_MODEL.folder)))
 const decoder = await loadDecoder(checkpoint, kernels, { activations: 'f32' })
 const tokenizer = await loadTokenizer(checkpoint)

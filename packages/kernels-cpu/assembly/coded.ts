@@ -1,9 +1,14 @@
 /**
  * Keys and values in few bits (core's CacheKernels). A block of tokens × channels has an f16 scale and, where the
- * grid is not symmetric, an f16 bias. Eight codes lie in `bits` bytes, the first in the lowest bits.
+ * grid is not symmetric, an f16 bias. Eight codes lie in `bits` bytes, the first in the lowest bits; a row is whole words.
  */
 
+import { HALFWAY } from './coded-planes'
+import { loadHalves } from './simd'
 import { take, thread } from './threads'
+
+/** So many bits are no codes, but halves. */
+export const HALVES = 16
 
 /** The number that is nearest to x among halves, as its bits; too large ones become the largest. */
 function halfBits(x: f32): u32 {
@@ -46,25 +51,25 @@ function scalesOf(past: usize): usize {
 
 // @ts-ignore: decorator
 @inline
-function widthOf(past: usize): i32 {
+export function widthOf(past: usize): i32 {
   return load<i32>(past, 8)
 }
 
 // @ts-ignore: decorator
 @inline
-function bitsOf(past: usize): i32 {
+export function bitsOf(past: usize): i32 {
   return load<i32>(past, 12)
 }
 
 // @ts-ignore: decorator
 @inline
-function tokensOf(past: usize): i32 {
+export function tokensOf(past: usize): i32 {
   return load<i32>(past, 16)
 }
 
 // @ts-ignore: decorator
 @inline
-function channelsOf(past: usize): i32 {
+export function channelsOf(past: usize): i32 {
   return load<i32>(past, 20)
 }
 
@@ -76,7 +81,7 @@ function isSymmetric(past: usize): bool {
 
 // @ts-ignore: decorator
 @inline
-function tableOf(past: usize): usize {
+export function tableOf(past: usize): usize {
   return load<usize>(past, 28)
 }
 
@@ -89,15 +94,23 @@ function scalesAt(past: usize, row: i32): usize {
   return scalesOf(past) + (<usize>((row / tokensOf(past)) * each) << 1)
 }
 
+/** Bytes from row to row of codes. */
+// @ts-ignore: decorator
+@inline
+export function lineOf(past: usize): usize {
+  return <usize>(((widthOf(past) * bitsOf(past) + 31) >> 5) << 2)
+}
+
 /** Where the codes of a row are. */
 // @ts-ignore: decorator
 @inline
-function codesAt(past: usize, row: i32): usize {
-  return codesOf(past) + <usize>row * <usize>((widthOf(past) * bitsOf(past)) >> 3)
+export function codesAt(past: usize, row: i32): usize {
+  return codesOf(past) + <usize>row * lineOf(past)
 }
 
 /** Scale and bias of each of `size` channels of a row, from channel `first` on: floats at s and z. */
-function spread(s: usize, z: usize, past: usize, row: i32, first: i32, size: i32): void {
+export function spread(s: usize, z: usize, past: usize, row: i32, first: i32, size: i32): void {
+  if (bitsOf(past) == HALVES) return
   const scales = scalesAt(past, row)
   const channels = channelsOf(past)
   const blocks = widthOf(past) / channels
@@ -133,6 +146,61 @@ function fourEntries(table: usize, codes: v128): v128 {
   return v128.load32_lane(table + (<usize>i32x4.extract_lane(codes, 3) << 2), v, 3)
 }
 
+/**
+ * Scales and biases of `count` rows from `at` on that have some of their own, for each of the `groups` of a head, whose
+ * lines are `line` bytes apart. Lines are filled to a multiple of four. For others what leaves sums as they are.
+ */
+export function tokenScales(
+  s: usize,
+  z: usize,
+  line: usize,
+  past: usize,
+  at: i32,
+  count: i32,
+  first: i32,
+  groups: i32,
+): void {
+  if (tokensOf(past) != 1 || bitsOf(past) == HALVES) {
+    // Planes of halves meet 2^56 twice, where their exponents lack 2^112.
+    const one = f32x4.splat(bitsOf(past) == HALVES ? HALFWAY : 1)
+    for (let t: usize = 0; t < <usize>count << 2; t += 16) {
+      v128.store(s + t, one)
+      v128.store(z + t, f32x4.splat(0))
+    }
+    return
+  }
+  const channels = channelsOf(past)
+  const blocks = widthOf(past) / channels
+  const symmetric = isSymmetric(past)
+  const next = <usize>(symmetric ? blocks : 2 * blocks) << 1
+  const level = f32x4.splat(-middle(bitsOf(past)))
+  for (let g = 0; g < groups; g++, s += line, z += line) {
+    const from = scalesOf(past) + <usize>at * next + (<usize>(first / channels + g) << 1)
+    for (let t = 0; t < count; t += 4) {
+      const scales = fourHalves(from, next, t, count)
+      v128.store(s + (<usize>t << 2), scales)
+      const biases = symmetric
+        ? f32x4.mul(scales, level)
+        : fourHalves(from + (<usize>blocks << 1), next, t, count)
+      v128.store(z + (<usize>t << 2), biases)
+    }
+  }
+}
+
+/** The halves of rows t to t + 3, `next` bytes apart; of the last row instead of those from `count` on. */
+// @ts-ignore: decorator
+@inline
+function fourHalves(from: usize, next: usize, t: i32, count: i32): v128 {
+  const last = count - 1
+  let v = i32x4.splat(0)
+  v = v128.load16_lane(from + <usize>t * next, v, 1)
+  v = v128.load16_lane(from + <usize>min(t + 1, last) * next, v, 3)
+  v = v128.load16_lane(from + <usize>min(t + 2, last) * next, v, 5)
+  v = v128.load16_lane(from + <usize>min(t + 3, last) * next, v, 7)
+  const bits = v128.and(i32x4.shr_s(v, 3), i32x4.splat(<i32>0x8fffe000))
+  return f32x4.mul(bits, f32x4.splat(reinterpret<f32>(0x77800000)))
+}
+
 /** The values of `size` codes, a multiple of 8: to[i] = s[i] · (code or its entry) + z[i]. */
 function expand(
   to: usize,
@@ -143,6 +211,12 @@ function expand(
   s: usize,
   z: usize,
 ): void {
+  if (bits == HALVES) {
+    for (let i = 0; i < size; i += 4) {
+      v128.store(to + (<usize>i << 2), loadHalves(codes + (<usize>i << 1)))
+    }
+    return
+  }
   // A code is brought to the top of its lane by a multiplication and down again by a shift.
   const shift = 32 - bits
   const low = i32x4(
@@ -191,7 +265,10 @@ function nearestEntry(table: usize, count: i32, x: f32): i32 {
   return low
 }
 
-/** The rows [at, at + count), channels [first, first + size), as floats; s and z go on from block to block. */
+/**
+ * The rows [at, at + count), channels [first, first + size), as floats; s and z go on from block to block, `anew` says
+ * that they are not there yet.
+ */
 export function expandRows(
   to: usize,
   past: usize,
@@ -199,6 +276,7 @@ export function expandRows(
   count: i32,
   first: i32,
   size: i32,
+  anew: bool,
   s: usize,
   z: usize,
 ): void {
@@ -207,7 +285,7 @@ export function expandRows(
   const tokens = tokensOf(past)
   const shift = <usize>((first * bits) >> 3)
   for (let row = at; row < at + count; row++, to += <usize>size << 2) {
-    if (row % tokens == 0) spread(s, z, past, row, first, size)
+    if (row % tokens == 0 || (anew && row == at)) spread(s, z, past, row, first, size)
     expand(to, codesAt(past, row) + shift, size, bits, table, s, z)
   }
 }
@@ -216,12 +294,22 @@ export function expandRows(
 export function encodeRows(past: usize, first: i32, x: usize, rows: i32): void {
   const width = widthOf(past)
   const bits = bitsOf(past)
+  if (bits == HALVES) {
+    for (let row = take(); row < rows; row = take()) {
+      const from = x + (<usize>(row * width) << 2)
+      const to = codesAt(past, first + row)
+      for (let i = 0; i < width; i++) {
+        store<u16>(to + (<usize>i << 1), <u16>halfBits(load<f32>(from + (<usize>i << 2))))
+      }
+    }
+    return
+  }
   const tokens = tokensOf(past)
   const channels = channelsOf(past)
   const symmetric = isSymmetric(past)
   const table = tableOf(past)
   const blocks = width / channels
-  const line = <usize>((width * bits) >> 3)
+  const line = lineOf(past)
   const levels = (1 << bits) - 1
   const reach: f32 = table
     ? max(abs(load<f32>(table)), abs(load<f32>(table + (<usize>levels << 2))))

@@ -20,7 +20,12 @@ export function peak(p: usize, count: i32): f32 {
 
 /** In place: e^(x·scale − peak·scale), and the reciprocal of its sum as the result. */
 export function exponentials(p: usize, count: i32, scale: f32): f32 {
-  const shift = f32x4.splat(peak(p, count) * scale)
+  return 1 / weigh(p, count, scale, peak(p, count) * scale)
+}
+
+/** In place: e^(x·scale − most), and its sum as the result. */
+export function weigh(p: usize, count: i32, scale: f32, most: f32): f32 {
+  const shift = f32x4.splat(most)
   const factor = f32x4.splat(scale)
   let total = f32x4.splat(0)
   const whole = count & ~3
@@ -35,7 +40,7 @@ export function exponentials(p: usize, count: i32, scale: f32): f32 {
     total = f32x4.add(total, e)
     storeSome(p, e, count - whole)
   }
-  return 1 / sum(total)
+  return sum(total)
 }
 
 /** In place: the softmax of `count` scores times `scale`. Up to three numbers behind them are overwritten. */

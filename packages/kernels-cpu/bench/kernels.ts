@@ -8,10 +8,14 @@ import { parseArgs } from 'node:util'
 import {
   type Blocks,
   blockCount,
+  type CacheGrid,
+  codeColumns,
+  HALVES,
   normalFloatGrid,
   packCodes,
   type QuantizedMatrix,
   type ScalarGrid,
+  scaleColumns,
   signedGrid,
   unsignedGrid,
 } from '@lowbit/core'
@@ -268,6 +272,62 @@ for (const [rows, start] of [
     const ms = await best(() => kernels.attention(out, q, k, v, { ...attention, start }))
     kernels.free(q, out, k, v)
     return gflops(4 * 576 * (rows * start + (rows * (rows + 1)) / 2), ms)
+  }
+}
+/** Keys and values of layers that do not fit into the caches of the processor together, as in a model. */
+const LAYERS = 30
+const BEHIND = 8192
+const caches: Record<string, readonly [keys: CacheGrid, values: CacheGrid] | undefined> = {
+  f32: undefined,
+  f16: [HALVES, HALVES],
+  int8: [tokenGrid(8, 64), tokenGrid(8, 64)],
+  int4: [tokenGrid(4, 32), tokenGrid(4, 32)],
+  int2: [tokenGrid(2, 32), tokenGrid(2, 32)],
+  'kivi, 4 bits': [{ bits: 4, tokens: 32, channels: 1, symmetric: false }, tokenGrid(4, 32)],
+}
+function tokenGrid(bits: 2 | 4 | 8, channels: number): CacheGrid {
+  return { bits, tokens: 1, channels, symmetric: false }
+}
+for (const [name, grids] of Object.entries(caches)) {
+  benches[`cache ${name}: attention of a token, ${LAYERS} layers, ${BEHIND} tokens`] = async (
+    kernels,
+  ) => {
+    const width = 192
+    const [q, out] = [filled(kernels, 1, 576), kernels.tensor(1, 576)]
+    const some = filled(kernels, 256, width)
+    const fresh = kernels.rows(some, 0, 17)
+    const before = kernels.bytes
+    const layers = Array.from({ length: LAYERS }, () =>
+      [0, 1].map((i) => {
+        const grid = grids?.[i]
+        const dense = grid ? undefined : kernels.tensor(BEHIND + 1, width)
+        const codes = kernels.tensor(BEHIND, grid ? codeColumns(grid, width) : 0, 'u32')
+        const scaled = grid ? [BEHIND / grid.tokens, scaleColumns(grid, width)] : [0, 0]
+        const scales = kernels.tensor(scaled[0], scaled[1], 'u16')
+        for (let row = 0; row < BEHIND; row += 256) {
+          if (grid) kernels.encodeRows({ codes, scales, grid }, row, some)
+          if (dense) kernels.copy(kernels.rows(dense, row, row + 256), some)
+        }
+        return { dense, codes, scales }
+      }),
+    )
+    const bytes = kernels.bytes - before
+    const ms = await best(() => {
+      for (const [k, v] of layers) {
+        if (grids) {
+          const [keys, values] = [k, v].map((past, i) => ({ ...past, grid: grids[i] }))
+          const shape = { ...attention, start: BEHIND + 16 }
+          kernels.attendCoded(out, q, keys, values, BEHIND, fresh, fresh, shape)
+        } else if (k.dense && v.dense) {
+          kernels.attention(out, q, k.dense, v.dense, { ...attention, start: BEHIND })
+        }
+      }
+    })
+    for (const { dense, codes, scales } of layers.flat()) {
+      kernels.free(codes, scales, ...(dense ? [dense] : []))
+    }
+    kernels.free(q, out, some)
+    return `${gflops(4 * 576 * BEHIND * LAYERS, ms)}   ${(bytes / 1e6).toFixed(0)} MB`
   }
 }
 benches['attention backward, 9 heads of 64, 2048 rows'] = async (kernels) => {

@@ -27,7 +27,14 @@ it.for([true, false])('gives the same bits as vectors of 128 bits, strict: %s', 
       kernels.multiply(out, kernels.upload(values(m * k), m, k), kernels.upload(values(n * k), n, k))
       const codes = kernels.tensor(99, 1, 'u16')
       kernels.nearest(codes, kernels.upload(values(99 * 8), 99, 8), kernels.upload(values(256 * 8), 256, 8))
+      const grid = { bits: 4, tokens: 1, channels: 32, symmetric: false }
+      const past = { grid, codes: kernels.tensor(280, 8, 'u32'), scales: kernels.tensor(280, 4, 'u16') }
+      kernels.encodeRows(past, 0, kernels.upload(values(280 * 64), 280, 64))
+      const [query, key, attended] = [kernels.upload(values(192), 1, 192), kernels.upload(values(64), 1, 64), kernels.tensor(1, 192)]
+      const shape = { heads: 3, keyValueHeads: 1, headSize: 64, scale: 0.1, start: 280 }
+      kernels.attendCoded(attended, query, past, past, 280, key, key, shape)
       console.log(kernels.variant)
+      console.log(Buffer.from((await kernels.read(attended)).buffer).toString('base64'))
       console.log(Buffer.from((await kernels.read(out)).buffer).toString('base64'))
       console.log((await kernels.readCodes(codes)).join())`
     const run = spawnSync(

@@ -43,16 +43,17 @@ export function expect(
 }
 
 /** Bytes of one number. */
-export const SIZE = { f32: 4, u16: 2, u8: 1 } as const
+export const SIZE = { f32: 4, u32: 4, u16: 2, u8: 1 } as const
 
 function typeOf(values: TensorValues): Tensor['type'] {
   if (values instanceof Float32Array) return 'f32'
+  if (values instanceof Uint32Array) return 'u32'
   return values instanceof Uint16Array ? 'u16' : 'u8'
 }
 
 type Operations = Pick<
   Kernels,
-  'tensor' | 'upload' | 'write' | 'rows' | 'read' | 'readCodes' | 'copy' | 'free'
+  'tensor' | 'upload' | 'write' | 'rows' | 'read' | 'readCodes' | 'readWords' | 'copy' | 'free'
 >
 
 export function tensorOperations({ memory }: Device): Operations {
@@ -65,7 +66,7 @@ export function tensorOperations({ memory }: Device): Operations {
   }
 
   function put(tensor: CpuTensor, values: TensorValues, first: number): void {
-    const view = { f32: memory.f32, u16: memory.u16, u8: memory.u8 }[tensor.type]
+    const view = { f32: memory.f32, u32: memory.u32, u16: memory.u16, u8: memory.u8 }[tensor.type]
     view.set(values, tensor.at / SIZE[tensor.type] + first)
   }
 
@@ -119,6 +120,10 @@ export function tensorOperations({ memory }: Device): Operations {
       const { at, rows, columns } = own(source, source.type === 'u16' ? 'u16' : 'u8')
       const [view, from] = source.type === 'u16' ? [memory.u16, at / 2] : [memory.u8, at]
       return view.slice(from, from + rows * columns)
+    },
+    async readWords(source) {
+      const { at, rows, columns } = own(source, 'u32')
+      return memory.u32.slice(at / 4, at / 4 + rows * columns)
     },
     copy(target, source) {
       const { at, rows, columns, type } = own(source, source.type)

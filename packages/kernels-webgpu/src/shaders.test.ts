@@ -1,6 +1,15 @@
 /** Every shader compiles and every pipeline is made, on Dawn's null backend, which needs no GPU and runs nothing. */
 
-import { type Kernels, normalFloatGrid, seededRandom, unsignedGrid } from '@lowbit/core'
+import {
+  type CacheGrid,
+  codeColumns,
+  HALVES,
+  type Kernels,
+  normalFloatGrid,
+  scaleColumns,
+  seededRandom,
+  unsignedGrid,
+} from '@lowbit/core'
 import { denseSamples, scalarSamples, structuredSamples, thinSamples } from '@lowbit/testing'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { PLAIN } from './gpu/device.ts'
@@ -126,12 +135,27 @@ describe.skipIf(!dawn).each(VARIANTS)(`${title} %s`, (_, options) => {
 
   it('code keys and values', async () => {
     const t = (rows: number, columns: number) => kernels.tensor(rows, columns)
-    const grid = { bits: 3, tokens: 8, channels: 8, symmetric: false } as const
-    const past = { codes: kernels.tensor(16, 12, 'u8'), scales: kernels.tensor(2, 8, 'u16'), grid }
     const shape = { heads: 4, keyValueHeads: 2, headSize: 16, scale: 1, start: 9 }
-    kernels.encodeRows(past, 0, t(8, 32))
-    kernels.decodeRows(t(8, 32), past, 0)
-    kernels.attendCoded(t(1, 64), t(1, 64), past, past, 8, t(2, 32), t(2, 32), shape)
+    const table = Float32Array.from({ length: 16 }, (_, i) => i)
+    const past = [
+      HALVES,
+      { bits: 3, tokens: 8, channels: 8, symmetric: false },
+      { bits: 2, tokens: 8, channels: 1, symmetric: false },
+      { bits: 4, tokens: 1, channels: 16, symmetric: true, table },
+    ].map((each) => {
+      const grid = each as CacheGrid
+      const codes = kernels.tensor(16, codeColumns(grid, 32), 'u32')
+      const scales = kernels.tensor(16 / grid.tokens, scaleColumns(grid, 32), 'u16')
+      return { grid, codes, scales }
+    })
+    for (const [i, keys] of past.entries()) {
+      kernels.encodeRows(keys, 0, t(8, 32))
+      kernels.decodeRows(t(8, 32), keys, 0)
+      for (const values of [keys, past[(i + 1) % past.length]]) {
+        kernels.attendCoded(t(1, 64), t(1, 64), keys, values, 8, t(2, 32), t(2, 32), shape)
+        kernels.attendCoded(t(16, 64), t(16, 64), keys, values, 8, t(17, 32), t(17, 32), shape)
+      }
+    }
     await settle(kernels)
   })
 

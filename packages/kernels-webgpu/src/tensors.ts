@@ -68,12 +68,13 @@ export function checkOrder(order: Uint32Array, columns: number): void {
 
 function typeOf(values: TensorValues): Tensor['type'] {
   if (values instanceof Float32Array) return 'f32'
+  if (values instanceof Uint32Array) return 'u32'
   return values instanceof Uint16Array ? 'u16' : 'u8'
 }
 
 type Operations = Pick<
   Kernels,
-  'tensor' | 'upload' | 'write' | 'rows' | 'read' | 'readCodes' | 'copy' | 'free'
+  'tensor' | 'upload' | 'write' | 'rows' | 'read' | 'readCodes' | 'readWords' | 'copy' | 'free'
 >
 
 export function tensorOperations(device: Device): Operations {
@@ -138,6 +139,9 @@ export function tensorOperations(device: Device): Operations {
       const codes = new Uint32Array(await device.read(own(source, type)))
       return type === 'u16' ? Uint16Array.from(codes) : Uint8Array.from(codes)
     },
+    async readWords(source) {
+      return new Uint32Array(await device.read(own(source, 'u32')))
+    },
     copy(target, source) {
       const x = own(source, source.type)
       const out = expect(target, x.rows, x.columns, 'out', x.type)
@@ -156,9 +160,11 @@ export function tensorOperations(device: Device): Operations {
 }
 
 const words = (values: TensorValues): Float32Array | Uint32Array =>
-  values instanceof Float32Array ? values : Uint32Array.from(values)
+  values instanceof Float32Array || values instanceof Uint32Array
+    ? values
+    : Uint32Array.from(values)
 
 function note(state: GpuTensor['state'], values: TensorValues): void {
-  if (values instanceof Float32Array) return
+  if (values instanceof Float32Array || values instanceof Uint32Array) return
   for (const code of values) if (code >= state.below) state.below = code + 1
 }

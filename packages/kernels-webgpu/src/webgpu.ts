@@ -85,7 +85,6 @@ export async function webgpu(options: WebGpuOptions = {}): Promise<WebGpuKernels
   })
   const { vendor, architecture, device: model, description } = adapter.info
   const name = description || [vendor, architecture, model].filter(Boolean).join(' ') || 'unknown'
-  const decoding = decoderOperations(device)
   const key = `lowbit/webgpu/2 ${name} ${used.join(' ')}`
   const kept = options.choices ?? keptChoices(options.cache, key)
   const idle = options.switches?.includes('backend=null')
@@ -105,14 +104,14 @@ export async function webgpu(options: WebGpuOptions = {}): Promise<WebGpuKernels
     ...tensorOperations(device),
     ...weightOperations(device),
     ...algebraOperations(device),
-    ...decoding,
+    ...decoderOperations(device),
     ...distributionOperations(device),
     ...quantizeOperations(device),
     ...tableOperations(device),
     ...vectorOperations(device),
     ...gradientOperations(device),
     ...trainingOperations(device),
-    ...codedOperations(device, decoding),
+    ...codedOperations(device),
     dispose() {
       device.dispose()
       instances.delete(gpu)

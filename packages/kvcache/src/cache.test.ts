@@ -14,7 +14,7 @@ import {
 } from '@lowbit/model'
 import { demoFolder, randomValues, readDemoText } from '@lowbit/testing'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { CACHE_SCHEMES, int8, kivi } from './index.ts'
+import { CACHE_SCHEMES, f16, int8, kivi } from './index.ts'
 
 const kernels = await cpu({ threads: 1 })
 afterAll(() => kernels.dispose())
@@ -67,9 +67,11 @@ const apart = (a: readonly Float32Array[], b: readonly Float32Array[]): number =
   return error / power
 }
 
+const CODED = CACHE_SCHEMES.filter((plugin) => plugin !== f16)
+
 const CHUNKS = [70, 1, 1, 90, 3, 1, 1, 1, 40, 100, 1, 1]
 
-describe.each(CACHE_SCHEMES.map((plugin) => [plugin.name, plugin] as const))('%s', (_, plugin) => {
+describe.each(CODED.map((plugin) => [plugin.name, plugin] as const))('%s', (_, plugin) => {
   it('is the full cache while all is in the window, through any chunks', async () => {
     const scheme = plugin({ window: 1000, group: 16 } as never)
     expect(apart(await outputs(scheme, CHUNKS), await outputs(fullCache(), CHUNKS))).toBeLessThan(
@@ -124,6 +126,19 @@ it('a cut cache attends as one that never saw more', async () => {
   expect(apart([a], [b])).toBeLessThan(1e-4)
   cut.dispose()
   plain.dispose()
+})
+
+it('f16 loses what halves lose, and takes half the memory', async () => {
+  const lost = apart(await outputs(f16(), CHUNKS), await outputs(fullCache(), CHUNKS))
+  expect(lost).toBeGreaterThan(1e-9)
+  expect(lost).toBeLessThan(1e-6)
+  const bytes = [8000, 4000].map((capacity) => {
+    const cache = f16().create(kernels, { ...SHAPE, capacity })
+    const { bytes } = cache
+    cache.dispose()
+    return bytes
+  })
+  expect(bytes[0] - bytes[1]).toBe(4000 * WIDTH * 2 * 2 * SHAPE.layers)
 })
 
 describe('refuses', () => {
@@ -185,7 +200,7 @@ describe('on the demo', () => {
 
   it('int8 stays within 0.1 % of the perplexity, and the others diverge by their bits', async () => {
     const found = new Map<string, { perplexity: number; kl: number }>()
-    for (const plugin of CACHE_SCHEMES) {
+    for (const plugin of CODED) {
       const options = { context: 256, windows: 2, reference: decoder }
       const cache = plugin({ window: 0 } as never)
       const { perplexity: got, kl = 0 } = await perplexity(decoder, tokens, { ...options, cache })

@@ -5,13 +5,15 @@ import {
   type CacheGrid,
   type CacheScheme,
   type CacheShape,
+  HALVES,
   type Kernels,
   LowbitError,
 } from '@lowbit/core'
 import { createLayer } from './layer.ts'
 
 export interface GridChoice {
-  readonly bits: 2 | 3 | 4 | 8
+  /** 16: halves, of which none share a scale. */
+  readonly bits: 2 | 3 | 4 | 8 | 16
   /** What shares a scale: `token`: `group` channels of one; `channel`: `group` tokens of one channel. */
   readonly per: 'token' | 'channel'
   readonly group: number
@@ -103,6 +105,7 @@ function gridOf(
   headSize: number,
   refuse: (why: string) => never,
 ): CacheGrid {
+  if (bits === 16) return HALVES
   const rest = { bits, symmetric, ...(table && { table }) }
   if (per === 'channel') {
     if (group % 8 !== 0) refuse(`groups of ${group} tokens are no multiple of 8`)

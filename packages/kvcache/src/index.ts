@@ -2,6 +2,7 @@ export { type CodedCacheOptions, codedCache, type GridChoice } from './coded-cac
 export {
   CACHE_SCHEMES,
   type CacheSchemePlugin,
+  f16,
   fp8,
   int2,
   int3,

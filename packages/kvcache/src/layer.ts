@@ -1,6 +1,14 @@
 /** What one layer keeps: the oldest tokens in codes, the first few and the newest as they are. */
 
-import type { CacheGrid, CacheShape, CodedRows, Kernels, Tensor } from '@lowbit/core'
+import {
+  type CacheGrid,
+  type CacheShape,
+  type CodedRows,
+  codeColumns,
+  type Kernels,
+  scaleColumns,
+  type Tensor,
+} from '@lowbit/core'
 
 export interface LayerOptions {
   readonly keys: CacheGrid
@@ -156,15 +164,15 @@ export function createLayer(
 }
 
 function codedRows(kernels: Kernels, grid: CacheGrid, capacity: number, width: number): CodedRows {
-  const { bits, tokens, channels, symmetric } = grid
+  const { tokens } = grid
   const rows = Math.ceil(capacity / tokens) * tokens
   return {
     grid,
-    codes: kernels.tensor(rows, (width * bits) / 8, 'u8'),
-    scales: kernels.tensor(rows / tokens, (width / channels) * (symmetric ? 1 : 2), 'u16'),
+    codes: kernels.tensor(rows, codeColumns(grid, width), 'u32'),
+    scales: kernels.tensor(rows / tokens, scaleColumns(grid, width), 'u16'),
   }
 }
 
-const SIZES = { f32: 4, u16: 2, u8: 1 } as const
+const SIZES = { f32: 4, u32: 4, u16: 2, u8: 1 } as const
 
 const bytesOf = ({ rows, columns, type }: Tensor): number => rows * columns * SIZES[type]

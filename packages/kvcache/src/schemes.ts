@@ -66,6 +66,16 @@ function perToken({ name, summary, grid, ...usual }: PerToken) {
   )
 }
 
+/** What others are measured against: all in half the memory, nothing in codes. */
+export const f16 = definePlugin(
+  { name: 'f16', summary: 'halves instead of floats', options: z.object({}) },
+  (options) => {
+    const halves: GridChoice = { bits: 16, per: 'token', group: 1, symmetric: true }
+    const full = { keys: halves, values: halves, window: 0, sinks: 0, rotate: false }
+    return codedCache('f16', options, full)
+  },
+)
+
 const integers = (bits: GridChoice['bits']) =>
   perToken({
     name: `int${bits}`,
@@ -136,4 +146,13 @@ export const kivi = definePlugin(
   },
 )
 
-export const CACHE_SCHEMES: readonly CacheSchemePlugin[] = [int8, int4, int3, int2, fp8, nf4, kivi]
+export const CACHE_SCHEMES: readonly CacheSchemePlugin[] = [
+  f16,
+  int8,
+  int4,
+  int3,
+  int2,
+  fp8,
+  nf4,
+  kivi,
+]

@@ -16,11 +16,11 @@ import type { CacheKernels } from './cache-kernels.ts'
 import type { Activation, GradientKernels } from './gradients.ts'
 import type { TrainingKernels } from './training.ts'
 
-/** `u8` and `u16` hold codes. */
-export type TensorType = 'f32' | 'u8' | 'u16'
+/** `u8` and `u16` hold codes, `u32` words into which several are packed. */
+export type TensorType = 'f32' | 'u8' | 'u16' | 'u32'
 
 /** What a tensor's numbers are in JavaScript. */
-export type TensorValues = Float32Array | Uint8Array | Uint16Array
+export type TensorValues = Float32Array | Uint8Array | Uint16Array | Uint32Array
 
 /** A tensor in the memory of one `Kernels`. */
 export interface Tensor {
@@ -226,6 +226,8 @@ export interface Kernels extends CacheKernels, GradientKernels, TrainingKernels 
   read(tensor: Tensor): Promise<Float32Array>
   /** A tensor of u8 or u16. */
   readCodes(tensor: Tensor): Promise<Uint8Array | Uint16Array>
+  /** A tensor of u32. */
+  readWords(tensor: Tensor): Promise<Uint32Array>
   /** out = x, of the same shape and type. */
   copy(out: Tensor, x: Tensor): void
   free(...tensors: Tensor[]): void

@@ -5,7 +5,9 @@ import {
   type CacheKernels,
   type CodedRows,
   checkGrid,
+  codeColumns,
   LowbitError,
+  scaleColumns,
 } from '@lowbit/core'
 import type { Device } from '../device.ts'
 import { expect, own } from '../tensors.ts'
@@ -13,8 +15,11 @@ import { KEYS, QUERY_ROWS } from './operations.ts'
 
 /** Up to so many query rows share what is expanded; more go through panels. */
 const FEW_ROWS = 5
-/** Positions that are expanded together for a few rows, as in assembly/coded-attention.ts. */
+/** Positions of a task, and those that are expanded together, as in assembly/coded-attention.ts. */
+const CHUNK = 256
 const TILE = 8
+/** Floats of a part before its output. */
+const PART_HEAD = 4
 
 export function codedOperations(device: Device): CacheKernels {
   const { memory } = device
@@ -36,9 +41,14 @@ export function codedOperations(device: Device): CacheKernels {
   function describe({ codes, scales, grid }: CodedRows, width: number, which = 0): number {
     checkGrid(grid, width)
     const { bits, tokens, channels, symmetric } = grid
-    const blocks = (width / channels) * (symmetric ? 1 : 2)
-    const c = expect(codes, codes.rows, (width * bits) / 8, 'codes', 'u8')
-    const s = expect(scales, Math.ceil(codes.rows / tokens), blocks, 'scales', 'u16')
+    const c = expect(codes, codes.rows, codeColumns(grid, width), 'codes', 'u32')
+    const s = expect(
+      scales,
+      Math.ceil(codes.rows / tokens),
+      scaleColumns(grid, width),
+      'scales',
+      'u16',
+    )
     const at = device.room('coded rows', 64) + 32 * which
     const fields = [c.at, s.at, width, bits, tokens, channels, symmetric ? 1 : 0, tableOf(grid)]
     memory.u32.set(fields, at / 4)
@@ -92,18 +102,34 @@ export function codedOperations(device: Device): CacheKernels {
       if (coded > Math.min(keys.codes.rows, values.codes.rows)) {
         throw new LowbitError('bad-shape', `fewer than ${coded} positions are in codes`)
       }
-      const line = Math.ceil((start + rows) / 8) * 8 + 8
-      const few = rows <= FEW_ROWS
-      const depth = Math.max(headSize, KEYS)
-      const floats = few
-        ? rows * (heads / keyValueHeads) * line + (TILE + 2) * headSize
-        : QUERY_ROWS * (line + depth) + KEYS * (depth + headSize) + 2 * headSize + 64
-      const room = device.roomPerThread('coded', floats * 4 + 256)
+      const work = rows * (start + rows) * heads * headSize
+      const same = [heads, keyValueHeads, headSize, scale, coded, start - coded, k.at, v.at]
+      if (rows > FEW_ROWS) {
+        const line = Math.ceil((start + rows) / 8) * 8 + 8
+        const depth = Math.max(headSize, KEYS)
+        const floats = QUERY_ROWS * (line + depth) + KEYS * (depth + headSize) + 2 * headSize + 64
+        const room = device.roomPerThread('coded', floats * 4 + 256)
+        const scratch = [line, room.at, room.each]
+        device.run('attendCodedPanels', work, out, q, rows, ...same, ...past, ...scratch)
+        return
+      }
+      const parts = Math.ceil(coded / CHUNK) + Math.ceil(fresh / CHUNK)
+      const at = device.room(
+        'parts of attention',
+        rows * heads * parts * (PART_HEAD + headSize) * 4,
+      )
+      const groups = Math.ceil(headSize / 32)
+      const lines = (rows * heads) / keyValueHeads + 2 * groups + 3
+      const room = device.roomPerThread('coded', (lines * CHUNK + (TILE + 2) * headSize + 64) * 4)
+      device.run('attendCoded', work, at, q, rows, ...same, ...past, room.at, room.each)
       device.run(
-        few ? 'attendCoded' : 'attendCodedPanels',
-        rows * (start + rows) * heads * headSize,
-        ...[out, q, rows, heads, keyValueHeads, headSize, scale, coded, start - coded, k.at, v.at],
-        ...[...past, line, room.at, room.each],
+        'joinParts',
+        rows * heads * parts * headSize,
+        out,
+        at,
+        rows * heads,
+        parts,
+        headSize,
       )
     },
   }

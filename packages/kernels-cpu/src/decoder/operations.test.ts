@@ -1,3 +1,4 @@
+import { type CacheGrid, codeColumns, HALVES, scaleColumns } from '@lowbit/core'
 import { describe, expect, it } from 'vitest'
 import type { CpuKernels } from '../cpu.ts'
 import { error, everyBuild, normals, seeded, using, withThreads } from '../plain-loops.ts'
@@ -245,6 +246,42 @@ it('gives the same bits for any number of threads', async () => {
     kernels.multiplyTransposed(gradients.q, q, kernels.upload(normals(random, 192 * 192), 192, 192))
     const all = [...Object.values(gradients), ...Object.values(sums), q]
     return Promise.all(all.map((each) => kernels.read(each)))
+  })
+  expect(results[1]).toEqual(results[0])
+  expect(results[2]).toEqual(results[0])
+})
+
+it('attends over codes with the same bits for any number of threads, with a single head of keys too', async () => {
+  const [coded, before, headSize] = [776, 40, 64]
+  const grids: readonly CacheGrid[] = [
+    HALVES,
+    { bits: 4, tokens: 1, channels: 32, symmetric: false },
+    { bits: 4, tokens: 8, channels: 1, symmetric: false },
+    { bits: 8, tokens: 1, channels: 16, symmetric: true },
+  ]
+  const results = await withThreads(async (kernels) => {
+    const outputs: Float32Array[] = []
+    for (const grid of grids) {
+      for (const keyValueHeads of [1, 3]) {
+        const width = keyValueHeads * headSize
+        const random = seeded(21)
+        const rowsOf = (rows: number, columns: number) =>
+          kernels.upload(normals(random, rows * columns), rows, columns)
+        const past = {
+          grid,
+          codes: kernels.tensor(coded, codeColumns(grid, width), 'u32'),
+          scales: kernels.tensor(coded / grid.tokens, scaleColumns(grid, width), 'u16'),
+        }
+        kernels.encodeRows(past, 0, rowsOf(coded, width))
+        const [q, k] = [rowsOf(2, 3 * width), rowsOf(before + 2, width)]
+        const out = kernels.tensor(2, 3 * width)
+        const start = coded + before
+        const shape = { heads: 3 * keyValueHeads, keyValueHeads, headSize, scale: 0.125, start }
+        kernels.attendCoded(out, q, past, past, coded, k, k, shape)
+        outputs.push(await kernels.read(out))
+      }
+    }
+    return outputs
   })
   expect(results[1]).toEqual(results[0])
   expect(results[2]).toEqual(results[0])

@@ -4,29 +4,59 @@
  * a thread for each query, 64 to a workgroup, which meet the same keys in workgroup memory.
  */
 
-import { groupwise, LANES, type Shader } from '../gpu/shader.ts'
+import { groupwise, LANES, remembered, type Shader } from '../gpu/shader.ts'
 
 /** From so many queries on each gets a thread, if its head is small enough to be held by one. */
 export const MANY_QUERIES = 16
 export const HELD_HEAD = 128
 
-const BINDINGS: Pick<Shader, 'reads' | 'writes' | 'params'> = {
-  reads: { q: 'f32', k: 'f32', v: 'f32' },
+/** Where keys and values come from, as parts of a shader. */
+export interface Positions {
+  readonly name: string
+  readonly reads: Shader['reads']
+  readonly params: Shader['params']
+  readonly functions: string
+  /** Adds the product of `query` and the key at `key` to `score`; the head begins at `column`. */
+  readonly score: string
+  /** A number of a position, by WGSL expressions for both. */
+  key(position: string, column: string): string
+  value(position: string, column: string): string
+}
+
+const DENSE: Positions = {
+  name: 'floats',
+  reads: { k: 'f32', v: 'f32' },
+  params: {},
+  functions: '',
+  score: `
+      let line = p.k_at + key * width + column;
+      for (var i = 0u; i < p.size; i++) { score += query[i] * k[line + i]; }`,
+  key: (position, column) => `k[p.k_at + ${position} * width + ${column}]`,
+  value: (position, column) => `v[p.v_at + ${position} * width + ${column}]`,
+}
+
+const bindings = ({ reads, params }: Positions): Pick<Shader, 'reads' | 'writes' | 'params'> => ({
+  reads: { q: 'f32', ...reads },
   writes: { out: 'f32' },
   params: {
     ...{ heads: 'u32', sharers: 'u32', size: 'u32', scale: 'f32', start: 'u32', rows: 'u32' },
+    ...params,
   },
-}
+})
+
+const shaders = new Map<string, Shader>()
 
 /** The largest head: what a thread keeps of the sums is this over 64. */
 export const ATTENTION_HEAD = 256
 
-export const fewQueries = groupwise('attention, few queries', {
-  ...BINDINGS,
-  functions: `
+export const fewQueries = (from: Positions = DENSE): Shader =>
+  remembered(shaders, `attention, few queries, ${from.name}`, () =>
+    groupwise(`attention, few queries, ${from.name}`, {
+      ...bindings(from),
+      functions: `${from.functions}
 var<workgroup> query: array<f32, ${ATTENTION_HEAD}>;
 var<workgroup> weights: array<f32, 64>;`,
-  body: `
+      body: `
   let row = group / p.heads;
   let head = group % p.heads;
   let seen = p.start + row + 1u;
@@ -42,9 +72,7 @@ var<workgroup> weights: array<f32, 64>;`,
     let key = begin + lane;
     var score = -3.0e38;
     if (key < seen) {
-      score = 0.0;
-      let line = p.k_at + key * width + column;
-      for (var i = 0u; i < p.size; i++) { score += query[i] * k[line + i]; }
+      score = 0.0;${from.score}
     }
     let peak = max(most, most_of(lane, score));
     var weight = 0.0;
@@ -56,10 +84,9 @@ var<workgroup> weights: array<f32, 64>;`,
     sums *= shrink;
     let count = min(lanes, seen - begin);
     for (var s = 0u; s < count; s++) {
-      let line = p.v_at + (begin + s) * width + column;
       for (var part = 0u; part < 4u; part++) {
         let i = lane + part * lanes;
-        if (i < p.size) { sums[part] += weights[s] * v[line + i]; }
+        if (i < p.size) { sums[part] += weights[s] * ${from.value('(begin + s)', 'column + i')}; }
       }
     }
     workgroupBarrier();
@@ -68,21 +95,18 @@ var<workgroup> weights: array<f32, 64>;`,
     let i = lane + part * lanes;
     if (i < p.size) { out[p.out_at + at + i] = sums[part] / mass; }
   }`,
-})
+    }),
+  )
 
 /** Keys in workgroup memory: with values 2 · 16 · 128 numbers, 16 KB at most. */
 const KEYS = 16
 
-const shaders = new Map<number, Shader>()
-
 /** The size of a head is a constant, so that a thread's query and sums can be registers. */
-export function manyQueries(size: number): Shader {
-  const known = shaders.get(size)
-  if (known) return known
-  const shader: Shader = {
-    name: `attention, many queries, heads of ${size}`,
-    ...BINDINGS,
-    code: `
+export const manyQueries = (size: number, from: Positions = DENSE): Shader =>
+  remembered(shaders, `attention, many queries, heads of ${size}, ${from.name}`, () => ({
+    name: `attention, many queries, heads of ${size}, ${from.name}`,
+    ...bindings(from),
+    code: `${from.functions}
 var<workgroup> keys: array<f32, ${KEYS * size}>;
 var<workgroup> values: array<f32, ${KEYS * size}>;
 @compute @workgroup_size(${LANES})
@@ -106,9 +130,10 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) total: vec3u,
   for (var begin = 0u; begin < last; begin += ${KEYS}u) {
     let count = min(${KEYS}u, last - begin);
     for (var e = lane; e < count * ${size}u; e += ${LANES}u) {
-      let line = (begin + e / ${size}u) * width + column + e % ${size}u;
-      keys[e] = k[p.k_at + line];
-      values[e] = v[p.v_at + line];
+      let position = begin + e / ${size}u;
+      let channel = column + e % ${size}u;
+      keys[e] = ${from.key('position', 'channel')};
+      values[e] = ${from.value('position', 'channel')};
     }
     workgroupBarrier();
     var weights: array<f32, ${KEYS}>;
@@ -136,7 +161,4 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) total: vec3u,
     for (var i = 0u; i < ${size}u; i++) { out[p.out_at + at + i] = sums[i] / mass; }
   }
 }`,
-  }
-  shaders.set(size, shader)
-  return shader
-}
+  }))

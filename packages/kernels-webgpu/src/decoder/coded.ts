@@ -1,11 +1,19 @@
-/** Keys and values in few bits: coded, decoded, and attended over. */
+/** Keys and values in few bits: coded, decoded, and attended over as they lie. */
 
-import { type CacheGrid, type CodedRows, checkGrid, type Kernels, LowbitError } from '@lowbit/core'
-import { borrowing, type Device } from '../gpu/device.ts'
-import { elementwise, groupwise, LANES } from '../gpu/shader.ts'
-import { expectCodes, own, tensorOperations } from '../tensors.ts'
-
-type Operations = Pick<Kernels, 'encodeRows' | 'decodeRows' | 'attendCoded'>
+import {
+  type CacheGrid,
+  type CacheKernels,
+  type CodedRows,
+  checkGrid,
+  codeColumns,
+  LowbitError,
+  scaleColumns,
+} from '@lowbit/core'
+import { borrowing, type Device, partOf } from '../gpu/device.ts'
+import { elementwise, groupwise, LANES, remembered, type Shader } from '../gpu/shader.ts'
+import { expect, own, tensorOperations } from '../tensors.ts'
+import type { Positions } from './attention.ts'
+import { runAttention } from './operations.ts'
 
 /** f16 by its bits, rounded half to even, since devices may round a conversion either way; the largest at most. */
 const HALF = `
@@ -77,137 +85,281 @@ const code = groupwise('code rows', {
   }`,
 })
 
-/** Eight codes in `bits` bytes, the first in the lowest bits; a byte takes a word of this device. */
+/** Words of a row, each from the codes that lie in it. */
 const pack = elementwise('pack codes', {
   reads: { codes: 'u32' },
   writes: { out: 'u32' },
-  params: { width: 'u32', bits: 'u32' },
+  params: { width: 'u32', bits: 'u32', line: 'u32' },
   body: `
-  let line = p.width * p.bits / 8u;
-  let first = (i % line) * 8u;
-  var byte = 0u;
-  for (var column = first / p.bits; column * p.bits < first + 8u; column++) {
-    let code = codes[p.codes_at + (i / line) * p.width + column];
+  let first = (i % p.line) * 32u;
+  let last = min(p.width, (first + 31u) / p.bits + 1u);
+  var word = 0u;
+  for (var column = first / p.bits; column < last; column++) {
+    let code = codes[p.codes_at + (i / p.line) * p.width + column];
     let begin = column * p.bits;
-    if (begin >= first) { byte |= code << (begin - first); } else { byte |= code >> (first - begin); }
+    if (begin >= first) { word |= code << (begin - first); } else { word |= code >> (first - begin); }
   }
-  out[p.out_at + i] = byte & 255u;`,
+  out[p.out_at + i] = word;`,
 })
 
-const decode = elementwise('decode rows', {
-  reads: { codes: 'u32', scales: 'u32', values: 'f32' },
-  writes: { out: 'f32' },
-  params: {
-    ...{ width: 'u32', bits: 'u32', tokens: 'u32', channels: 'u32', symmetric: 'u32' },
-    ...{ tabled: 'u32', first: 'u32' },
-  },
+const packHalves = elementwise('pack halves', {
+  reads: { x: 'f32' },
+  writes: { out: 'u32' },
+  params: {},
   functions: HALF,
   body: `
-  let row = p.first + i / p.width;
-  let column = i % p.width;
-  let bit = column * p.bits;
-  let at = p.codes_at + row * (p.width * p.bits / 8u) + bit / 8u;
-  var word = codes[at] >> (bit % 8u);
-  if (bit % 8u + p.bits > 8u) { word |= codes[at + 1u] << (8u - bit % 8u); }
-  let index = word & ((1u << p.bits) - 1u);
-  let blocks = p.width / p.channels;
-  let line = p.scales_at + (row / p.tokens) * blocks * (2u - p.symmetric) + column / p.channels;
-  let scale = half_value(scales[line]);
-  var value = f32(index);
-  if (p.tabled == 1u) { value = values[p.values_at + index]; }
-  else if (p.symmetric == 1u) { value -= f32((1u << p.bits) - 1u) * 0.5; }
-  value *= scale;
-  if (p.symmetric == 0u) { value += half_value(scales[line + blocks]); }
-  out[p.out_at + i] = value;`,
+  let first = p.x_at + i * 2u;
+  out[p.out_at + i] = half_bits(x[first]) | (half_bits(x[first + 1u]) << 16u);`,
 })
 
-function checkRows({ codes, scales, grid }: CodedRows, width: number): void {
+interface ReadRows extends Pick<Shader, 'reads' | 'params'> {
+  readonly functions: string
+  /** Channels that share a scale. */
+  readonly block: number
+}
+
+/** Rows in codes as a shader reads them under the name `x`: bindings, parameters and `number_x(row, column)`. */
+function rowsIn(x: string, { bits, tokens, channels, symmetric, table }: CacheGrid): ReadRows {
+  const code = `
+fn code_${x}(line: u32, column: u32) -> u32 {
+  let bit = column * ${bits}u;
+  let at = p.codes_${x}_at + line + bit / 32u;
+  var word = codes_${x}[at] >> (bit % 32u);
+  ${32 % bits === 0 ? '' : `if (bit % 32u > ${32 - bits}u) { word |= codes_${x}[at + 1u] << (32u - bit % 32u); }`}
+  return word & ${2 ** bits - 1}u;
+}`
+  if (bits === 16) {
+    return {
+      reads: { [`codes_${x}`]: 'u32' },
+      params: { [`line_${x}`]: 'u32' },
+      functions: `${code}
+fn number_${x}(row: u32, column: u32) -> f32 {
+  return half_value(code_${x}(row * p.line_${x}, column));
+}`,
+      block: 1,
+    }
+  }
+  const meaning = table
+    ? `tables[p.tables_at + p.table_${x} + code]`
+    : `(f32(code)${symmetric ? ` - ${(2 ** bits - 1) / 2}` : ''})`
+  return {
+    reads: {
+      [`codes_${x}`]: 'u32',
+      [`scales_${x}`]: 'u32',
+      ...(table && { tables: 'f32' }),
+    },
+    params: {
+      ...{ [`line_${x}`]: 'u32', [`blocks_${x}`]: 'u32', ...(table && { [`table_${x}`]: 'u32' }) },
+    },
+    functions: `${code}
+fn meaning_${x}(line: u32, column: u32) -> f32 {
+  let code = code_${x}(line, column);
+  return ${meaning};
+}
+fn scale_${x}(row: u32, column: u32) -> vec2f {
+  let at = p.scales_${x}_at + (row / ${tokens}u) * p.blocks_${x} * ${symmetric ? 1 : 2}u + column / ${channels}u;
+  return vec2f(half_value(scales_${x}[at]), ${symmetric ? '0.0' : `half_value(scales_${x}[at + p.blocks_${x}])`});
+}
+fn number_${x}(row: u32, column: u32) -> f32 {
+  let scale = scale_${x}(row, column);
+  return scale.x * meaning_${x}(row * p.line_${x}, column) + scale.y;
+}`,
+    block: channels,
+  }
+}
+
+const shaders = new Map<string, Shader>()
+
+/** Grids of one name are read by one shader; their tables are bound. */
+const nameOf = ({ bits, tokens, channels, symmetric, table }: CacheGrid): string =>
+  `${bits} bits, ${tokens} × ${channels}${symmetric ? ', symmetric' : ''}${table ? ', a table' : ''}`
+
+const decode = (grid: CacheGrid): Shader =>
+  remembered(shaders, `decode ${nameOf(grid)}`, () => {
+    const { reads, params, functions } = rowsIn('x', grid)
+    return elementwise(`decode rows, ${nameOf(grid)}`, {
+      ...{ reads, writes: { out: 'f32' }, functions: `${HALF}${functions}` },
+      params: { width: 'u32', first: 'u32', ...params },
+      body: 'out[p.out_at + i] = number_x(p.first + i / p.width, i % p.width);',
+    })
+  })
+
+const positions = new Map<string, Positions>()
+
+/**
+ * Positions of which the first `coded` are in codes. With a table there are no bindings left for two tensors of new
+ * keys and values, so they are one, keys before values.
+ */
+function positionsIn(keys: CacheGrid, values: CacheGrid): Positions {
+  const name = `${nameOf(keys)}; ${nameOf(values)}`
+  const known = positions.get(name)
+  if (known) return known
+  const [k, v] = [rowsIn('k', keys), rowsIn('v', values)]
+  const tabled = keys.table ?? values.table
+  const fresh = tabled ? 'k[p.k_at + p.fresh + at]' : 'v[p.v_at + at]'
+  const eights = k.block % 8 === 0
+  const made: Positions = {
+    name,
+    reads: { k: 'f32', ...(!tabled && { v: 'f32' }), ...k.reads, ...v.reads },
+    params: { coded: 'u32', ...(tabled && { fresh: 'u32' }), ...k.params, ...v.params },
+    functions: `${HALF}${k.functions}${v.functions}
+fn key_at(position: u32, column: u32, width: u32) -> f32 {
+  if (position < p.coded) { return number_k(position, column); }
+  let at = (position - p.coded) * width + column;
+  return k[p.k_at + at];
+}
+fn value_at(position: u32, column: u32, width: u32) -> f32 {
+  if (position < p.coded) { return number_v(position, column); }
+  let at = (position - p.coded) * width + column;
+  return ${fresh};
+}`,
+    score: eights
+      ? `
+      if (key < p.coded) {
+        // Eight channels share a scale: s · Σ q·c + b · Σ q.
+        let line = key * p.line_k;
+        for (var i = 0u; i < p.size; i += 8u) {
+          let scale = scale_k(key, column + i);
+          var product = 0.0;
+          var sum = 0.0;
+          for (var c = i; c < i + 8u; c++) {
+            product += query[c] * meaning_k(line, column + c);
+            sum += query[c];
+          }
+          score += scale.x * product + scale.y * sum;
+        }
+      } else {
+        let line = p.k_at + (key - p.coded) * width + column;
+        for (var i = 0u; i < p.size; i++) { score += query[i] * k[line + i]; }
+      }`
+      : `
+      for (var i = 0u; i < p.size; i++) { score += query[i] * key_at(key, column + i, width); }`,
+    key: (position, column) => `key_at(${position}, ${column}, width)`,
+    value: (position, column) => `value_at(${position}, ${column}, width)`,
+  }
+  positions.set(name, made)
+  return made
+}
+
+/** The tensors of coded rows, which must be those of rows of `width`. */
+function ownRows({ codes, scales, grid }: CodedRows, width: number) {
   checkGrid(grid, width)
-  const { bits, channels, symmetric } = grid
-  const across = (width / channels) * (symmetric ? 1 : 2)
-  if (codes.columns === (width * bits) / 8 && scales.columns === across) return
-  throw new LowbitError('bad-shape', `codes or scales are not those of rows of ${width}`)
+  const rows = Math.ceil(codes.rows / grid.tokens)
+  return {
+    codes: expect(codes, codes.rows, codeColumns(grid, width), 'codes', 'u32'),
+    scales: expect(scales, rows, scaleColumns(grid, width), 'scales', 'u16'),
+  }
 }
 
 const NO_TABLE = Float32Array.of(0)
 
-const shapeOf = ({ bits, tokens, channels, symmetric, table }: CacheGrid, width: number) => ({
-  ...{ width, bits, tokens, channels, symmetric: symmetric ? 1 : 0, tabled: table ? 1 : 0 },
-})
+export function codedOperations(device: Device): CacheKernels {
+  const { rows: window } = tensorOperations(device)
 
-export function codedOperations(
-  device: Device,
-  { attention }: Pick<Kernels, 'attention'>,
-): Operations {
-  const { tensor, rows: window, copy, free } = tensorOperations(device)
+  /** What `rowsIn` asks for. */
+  function inputs(x: string, from: CodedRows, width: number, table = 0) {
+    const { codes, scales } = ownRows(from, width)
+    const { grid } = from
+    return {
+      spans: { [`codes_${x}`]: codes, [`scales_${x}`]: scales },
+      params: {
+        [`line_${x}`]: codes.columns,
+        [`blocks_${x}`]: width / grid.channels,
+        [`table_${x}`]: table,
+      },
+    }
+  }
 
-  const operations: Operations = {
+  return {
     encodeRows(into, at, input) {
       const x = own(input)
       const { rows, columns: width } = x
-      checkRows(into, width)
+      const { codes, scales } = ownRows(into, width)
       const { grid } = into
-      const { bits, tokens, channels, table } = grid
-      const codes = expectCodes(into.codes, into.codes.rows, into.codes.columns, 256, 'u8')
-      const scales = own(into.scales, 'u16')
+      const { bits, tokens, channels, symmetric, table } = grid
       if (at < 0 || at % tokens !== 0 || rows % tokens !== 0 || at + rows > codes.rows) {
         throw new LowbitError('bad-shape', `rows ${at} to ${at + rows} are no blocks of ${tokens}`)
       }
       if (rows === 0) return
+      const out = own(window(codes, at, at + rows), 'u32')
+      const count = out.length
+      if (bits === 16) {
+        device.run(packHalves, { x, out }, { count }, Math.ceil(count / LANES))
+        return
+      }
       const levels = 2 ** bits - 1
       const reach = table ? Math.max(-table[0], table[levels]) : levels / 2
       borrowing(device, (take) => {
         const wide = take(rows * width)
         const line = own(window(scales, at / tokens, (at + rows) / tokens), 'u16')
+        const flags = { symmetric: symmetric ? 1 : 0, tabled: table ? 1 : 0 }
         device.run(
           code,
           { x, values: device.constant(table ?? NO_TABLE), scales: line, codes: wide },
-          { ...shapeOf(grid, width), levels, reach },
+          { width, tokens, channels, levels, reach, ...flags },
           (rows / tokens) * (width / channels),
         )
-        const out = own(window(codes, at, at + rows), 'u8')
-        const count = out.length
-        device.run(pack, { codes: wide, out }, { count, width, bits }, Math.ceil(count / LANES))
+        const params = { count, width, bits, line: out.columns }
+        device.run(pack, { codes: wide, out }, params, Math.ceil(count / LANES))
       })
     },
 
     decodeRows(target, from, at) {
       const out = own(target)
       const { rows, columns: width } = out
-      checkRows(from, width)
-      const codes = own(from.codes, 'u8')
-      const scales = own(from.scales, 'u16')
-      if (at < 0 || at + rows > codes.rows) {
-        throw new LowbitError('bad-shape', `there are ${codes.rows} rows, not ${at + rows}`)
+      const { spans, params } = inputs('x', from, width)
+      if (at < 0 || at + rows > from.codes.rows) {
+        throw new LowbitError('bad-shape', `there are ${from.codes.rows} rows, not ${at + rows}`)
       }
-      const values = device.constant(from.grid.table ?? NO_TABLE)
-      const params = { ...shapeOf(from.grid, width), first: at, count: out.length }
-      device.run(decode, { codes, scales, values, out }, params, Math.ceil(out.length / LANES))
+      const tables = device.constant(from.grid.table ?? NO_TABLE)
+      const count = out.length
+      device.run(
+        decode(from.grid),
+        { ...spans, tables, out },
+        { ...params, width, first: at, count },
+        Math.ceil(count / LANES),
+      )
     },
 
-    attendCoded(out, q, keys, values, coded, k, v, shape) {
-      const width = shape.keyValueHeads * shape.headSize
-      const fresh = shape.start - coded + q.rows
-      const short = coded < 0 || coded > shape.start || k.rows < fresh || v.rows < fresh
-      if (short || shape.headSize % 8 !== 0) {
-        throw new LowbitError('bad-shape', 'there are fewer keys or values')
+    attendCoded(target, query, keys, values, coded, key, value, shape) {
+      const { heads, keyValueHeads, headSize, start } = shape
+      const { rows } = query
+      const width = keyValueHeads * headSize
+      const q = expect(query, rows, heads * headSize, 'q')
+      const out = expect(target, rows, heads * headSize, 'out')
+      const [k, v] = [expect(key, key.rows, width, 'k'), expect(value, value.rows, width, 'v')]
+      const fresh = start - coded + rows
+      if (heads % keyValueHeads !== 0 || headSize % 8 !== 0) {
+        throw new LowbitError(
+          'bad-shape',
+          `${heads} heads of ${headSize} on ${keyValueHeads}: heads must share evenly, sizes be multiples of 8`,
+        )
       }
-      const dense = [tensor(coded + fresh, width), tensor(coded + fresh, width)]
-      try {
-        for (const [i, [past, now]] of (
-          [
-            [keys, k],
-            [values, v],
-          ] as const
-        ).entries()) {
-          if (coded > 0) operations.decodeRows(window(dense[i], 0, coded), past, 0)
-          copy(window(dense[i], coded, coded + fresh), window(now, 0, fresh))
+      if (coded < 0 || coded > start || k.rows < fresh || v.rows < fresh) {
+        throw new LowbitError('bad-shape', `there are fewer keys or values than ${start + rows}`)
+      }
+      if (coded > Math.min(keys.codes.rows, values.codes.rows)) {
+        throw new LowbitError('bad-shape', `fewer than ${coded} positions are in codes`)
+      }
+      const tables = [keys, values].map(({ grid }) => grid.table ?? new Float32Array())
+      const pastKeys = inputs('k', keys, width)
+      const pastValues = inputs('v', values, width, tables[0].length)
+      const from = positionsIn(keys.grid, values.grid)
+      const spans = { q, ...pastKeys.spans, ...pastValues.spans, out }
+      const params = { ...pastKeys.params, ...pastValues.params, coded, fresh: fresh * width }
+      if (!tables.some(({ length }) => length > 0)) {
+        runAttention(device, shape, rows, { ...spans, k, v }, from, params)
+        return
+      }
+      borrowing(device, (take) => {
+        const both = take(2 * fresh * width)
+        for (const [i, tensor] of [k, v].entries()) {
+          const part = partOf(both, i * fresh * width, fresh * width)
+          device.copy(part, partOf(tensor, 0, fresh * width))
         }
-        attention(out, q, dense[0], dense[1], shape)
-      } finally {
-        free(...dense)
-      }
+        const all = device.constant(Float32Array.from([...tables[0], ...tables[1]]))
+        runAttention(device, shape, rows, { ...spans, k: both, tables: all }, from, params)
+      })
     },
   }
-  return operations
 }

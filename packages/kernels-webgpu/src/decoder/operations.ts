@@ -1,11 +1,18 @@
 /** A decoder's operations between its matrices. */
 
 import { type AttentionShape, type Kernels, LowbitError, type Tensor } from '@lowbit/core'
-import type { Device } from '../gpu/device.ts'
+import type { Device, Span } from '../gpu/device.ts'
 import { elementwise, groupwise, LANES } from '../gpu/shader.ts'
 import { expect, own } from '../tensors.ts'
 import { ACTIVATION_CODE, ACTIVATIONS } from './activations.ts'
-import { ATTENTION_HEAD, fewQueries, HELD_HEAD, MANY_QUERIES, manyQueries } from './attention.ts'
+import {
+  ATTENTION_HEAD,
+  fewQueries,
+  HELD_HEAD,
+  MANY_QUERIES,
+  manyQueries,
+  type Positions,
+} from './attention.ts'
 
 type Operations = Pick<Kernels, 'rmsNorm' | 'layerNorm' | 'add' | 'rope' | 'activate' | 'attention'>
 
@@ -125,21 +132,32 @@ export function decoderOperations(device: Device): Operations {
     },
     attention(target, query, key, value, shape) {
       const { q, k, v, rows } = attentionInputs(query, key, value, shape)
-      const { heads, keyValueHeads, headSize, scale, start } = shape
-      const out = expect(target, rows, heads * headSize, 'out')
-      if (headSize > ATTENTION_HEAD) {
-        throw new LowbitError(
-          'not-supported',
-          `heads of ${headSize} are larger than the ${ATTENTION_HEAD} that WebGPU's attention takes`,
-        )
-      }
-      const params = { heads, sharers: keyValueHeads, size: headSize, scale, start, rows }
-      if (rows >= MANY_QUERIES && headSize <= HELD_HEAD) {
-        const groups = Math.ceil(rows / LANES) * heads
-        device.run(manyQueries(headSize), { q, k, v, out }, params, groups)
-      } else device.run(fewQueries, { q, k, v, out }, params, rows * heads)
+      const out = expect(target, rows, q.columns, 'out')
+      runAttention(device, shape, rows, { q, k, v, out })
     },
   }
+}
+
+/** Attention of `rows` queries over dense positions, or those that `from` describes. */
+export function runAttention(
+  device: Device,
+  { heads, keyValueHeads, headSize, scale, start }: AttentionShape,
+  rows: number,
+  spans: Readonly<Record<string, Span>>,
+  from?: Positions,
+  more: Readonly<Record<string, number>> = {},
+): void {
+  if (headSize > ATTENTION_HEAD) {
+    throw new LowbitError(
+      'not-supported',
+      `heads of ${headSize} are larger than the ${ATTENTION_HEAD} that WebGPU's attention takes`,
+    )
+  }
+  const params = { heads, sharers: keyValueHeads, size: headSize, scale, start, rows, ...more }
+  if (rows >= MANY_QUERIES && headSize <= HELD_HEAD) {
+    const groups = Math.ceil(rows / LANES) * heads
+    device.run(manyQueries(headSize, from), spans, params, groups)
+  } else device.run(fewQueries(from), spans, params, rows * heads)
 }
 
 export function attentionInputs(query: Tensor, key: Tensor, value: Tensor, shape: AttentionShape) {

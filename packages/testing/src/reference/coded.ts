@@ -5,9 +5,11 @@ import {
   type CacheKernels,
   type CodedRows,
   checkGrid,
+  codeColumns,
   fromFloat32,
   type Kernels,
   LowbitError,
+  scaleColumns,
   toFloat32,
 } from '@lowbit/core'
 import type { Memory } from './memory.ts'
@@ -35,11 +37,29 @@ export function codedOperations(
     return symmetric ? scale * (code - (2 ** bits - 1) / 2) : scale * code + bias
   }
 
-  function bitsAt(bytes: Uint8Array | Uint16Array, line: number, column: number, bits: number) {
+  type Words = ReturnType<Memory['codes']>
+
+  /** The word and the place in it of code `column` of the row whose words begin at `line`. */
+  const placeOf = (line: number, column: number, bits: number) => {
     const bit = column * bits
-    const at = line + (bit >> 3)
-    const word = bytes[at] | ((bytes[at + 1] ?? 0) << 8)
-    return (word >> (bit & 7)) & (2 ** bits - 1)
+    return { at: line + (bit >> 5), place: BigInt(bit & 31) }
+  }
+
+  /** A code may reach into the next word. */
+  const pairAt = (words: Words, at: number): bigint =>
+    BigInt(words[at]) | (BigInt(words[at + 1] ?? 0) << 32n)
+
+  function codeAt(words: Words, line: number, column: number, bits: number): number {
+    const { at, place } = placeOf(line, column, bits)
+    return Number((pairAt(words, at) >> place) & BigInt(2 ** bits - 1))
+  }
+
+  function putCode(words: Words, line: number, column: number, bits: number, code: number): void {
+    const { at, place } = placeOf(line, column, bits)
+    const kept = pairAt(words, at) & ~(BigInt(2 ** bits - 1) << place)
+    const pair = kept | (BigInt(code) << place)
+    words[at] = Number(pair & 0xffffffffn)
+    if (at + 1 < words.length) words[at + 1] = Number(pair >> 32n)
   }
 
   const self: CacheKernels = {
@@ -49,13 +69,22 @@ export function codedOperations(
       const { bits, tokens, channels, symmetric, table } = grid
       const blocks = width / channels
       const fits =
-        codes.columns === (width * bits) / 8 && scales.columns === blocks * (symmetric ? 1 : 2)
+        codes.type === 'u32' &&
+        codes.columns === codeColumns(grid, width) &&
+        scales.columns === scaleColumns(grid, width)
       if (!fits)
         throw new LowbitError('bad-shape', `codes or scales are not those of rows of ${width}`)
       if (at % tokens !== 0 || rows % tokens !== 0 || at < 0 || at + rows > codes.rows) {
         throw new LowbitError('bad-shape', `rows ${at} to ${at + rows} are no blocks of ${tokens}`)
       }
-      const [bytes, numbers, values] = [codesOf(codes), codesOf(scales), floats(x)]
+      const [words, numbers, values] = [codesOf(codes), codesOf(scales), floats(x)]
+      if (bits === 16) {
+        values.forEach((value, i) => {
+          const line = (at + Math.floor(i / width)) * codes.columns
+          putCode(words, line, i % width, bits, halfBits(value))
+        })
+        return
+      }
       const levels = 2 ** bits - 1
       for (let t = 0; t < rows; t += tokens) {
         for (let block = 0; block < blocks; block++) {
@@ -73,21 +102,18 @@ export function codedOperations(
           numbers[line + block] = halfBits(span)
           const scale = half(span)
           const bias = symmetric ? 0 : half(least)
+          const meanings = Array.from({ length: levels + 1 }, (_, code) =>
+            numberOf(grid, code, scale, bias),
+          )
           if (!symmetric) numbers[line + blocks + block] = halfBits(least)
           cells.forEach(({ row, column }, i) => {
             let best = 0
             let distance = Number.POSITIVE_INFINITY
             for (let code = 0; scale > 0 && code <= levels; code++) {
-              const away = Math.abs(found[i] - numberOf(grid, code, scale, bias))
+              const away = Math.abs(found[i] - meanings[code])
               if (away < distance) [best, distance] = [code, away]
             }
-            const bit = column * bits
-            const to = (at + row) * codes.columns + (bit >> 3)
-            const mask = levels << (bit & 7)
-            bytes[to] = (bytes[to] & ~mask) | ((best << (bit & 7)) & 255)
-            if ((bit & 7) + bits > 8) {
-              bytes[to + 1] = (bytes[to + 1] & ~(mask >> 8)) | (best >> (8 - (bit & 7)))
-            }
+            putCode(words, (at + row) * codes.columns, column, bits, best)
           })
         }
       }
@@ -100,7 +126,7 @@ export function codedOperations(
       if (at < 0 || at + rows > codes.rows) {
         throw new LowbitError('bad-shape', `there are ${codes.rows} rows, not ${at + rows}`)
       }
-      const [bytes, numbers, values] = [codesOf(codes), codesOf(scales), floats(out)]
+      const [words, numbers, values] = [codesOf(codes), codesOf(scales), floats(out)]
       const blocks = width / channels
       for (let row = 0; row < rows; row++) {
         const line = Math.floor((at + row) / tokens) * scales.columns
@@ -109,7 +135,11 @@ export function codedOperations(
           const [scale, bias] = [line + block, line + blocks + block].map(
             (i) => toFloat32('f16', Uint16Array.of(numbers[i] ?? 0))[0],
           )
-          const code = bitsAt(bytes, (at + row) * codes.columns, column, bits)
+          const code = codeAt(words, (at + row) * codes.columns, column, bits)
+          if (bits === 16) {
+            values[row * width + column] = toFloat32('f16', Uint16Array.of(code))[0]
+            continue
+          }
           values[row * width + column] = numberOf(grid, code, scale, symmetric ? 0 : bias)
         }
       }

@@ -16,15 +16,15 @@ interface Held extends Tensor {
 
 type MemoryOperations = Pick<
   Kernels,
-  'tensor' | 'upload' | 'write' | 'rows' | 'read' | 'readCodes' | 'copy' | 'free'
+  'tensor' | 'upload' | 'write' | 'rows' | 'read' | 'readCodes' | 'readWords' | 'copy' | 'free'
 >
 
 export interface Memory {
   readonly operations: MemoryOperations
   /** The numbers of a live f32 tensor, row-major; what is written to them is in the tensor. */
   floats(tensor: Tensor): Float32Array
-  /** The codes of a live tensor of u8 or u16. */
-  codes(tensor: Tensor): Uint8Array | Uint16Array
+  /** The codes of a live tensor of u8 or u16, or its words. */
+  codes(tensor: Tensor): Uint8Array | Uint16Array | Uint32Array
   readonly bytes: number
   /** Counts memory that is no tensor (a loaded weight). */
   count(bytes: number): void
@@ -66,7 +66,7 @@ export function createMemory(): Memory {
     throw new LowbitError('bad-type', 'a tensor of codes where one of f32 is needed')
   }
 
-  const codes = (tensor: Tensor): Uint8Array | Uint16Array => {
+  const codes = (tensor: Tensor): Uint8Array | Uint16Array | Uint32Array => {
     const { data } = held(tensor)
     if (!(data instanceof Float32Array)) return data
     throw new LowbitError('bad-type', 'a tensor of f32 where one of codes is needed')
@@ -116,7 +116,14 @@ export function createMemory(): Memory {
       return floats(tensor).slice()
     },
     async readCodes(tensor) {
-      return codes(tensor).slice()
+      const data = codes(tensor)
+      if (!(data instanceof Uint32Array)) return data.slice()
+      throw new LowbitError('bad-type', 'a tensor of words where one of codes is needed')
+    },
+    async readWords(tensor) {
+      const data = codes(tensor)
+      if (data instanceof Uint32Array) return data.slice()
+      throw new LowbitError('bad-type', 'a tensor of codes where one of words is needed')
     },
     copy(out, x) {
       checkShape('out', out, x.rows, x.columns)
@@ -151,10 +158,11 @@ export function createMemory(): Memory {
   }
 }
 
-const ARRAY = { f32: Float32Array, u16: Uint16Array, u8: Uint8Array } as const
+const ARRAY = { f32: Float32Array, u32: Uint32Array, u16: Uint16Array, u8: Uint8Array } as const
 
 function typeOf(data: TensorValues): Tensor['type'] {
   if (data instanceof Float32Array) return 'f32'
+  if (data instanceof Uint32Array) return 'u32'
   return data instanceof Uint16Array ? 'u16' : 'u8'
 }
 

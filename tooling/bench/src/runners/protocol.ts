@@ -8,7 +8,11 @@ export const SHORT_PROMPT = 16
 export const NEW_TOKENS = 128
 export const LONG_PROMPT = 512
 
-export type Task = 'decode' | 'prompt'
+/** Tokens that are timed behind a full cache; it forgets them again. */
+export const BEHIND_TOKENS = 24
+
+export type RunTask = 'decode' | 'prompt'
+export type Task = RunTask | 'behind'
 
 export interface Result extends Usage {
   /** Tokens that were made or read in that time. */
@@ -21,6 +25,8 @@ export interface Result extends Usage {
 export interface Start {
   readonly model: string
   readonly threads: number
+  /** For `behind`: tokens that are in the cache, and its name, as the runner knows it. */
+  readonly behind?: { readonly tokens: number; readonly cache: string }
 }
 
 /** Until the first token of a cold process. */
@@ -33,9 +39,11 @@ export type Message =
 
 export interface Runner {
   /** NEW_TOKENS after the first one of a short prompt. */
-  decode(): Promise<Result>
+  decode?(): Promise<Result>
   /** A long prompt, to its first token. */
-  prompt(): Promise<Result>
+  prompt?(): Promise<Result>
+  /** BEHIND_TOKENS behind a full cache. */
+  behind?(): Promise<Result>
   /** CPU seconds so far; the process's own unless told otherwise. */
   cpu?(): number
   close?(): Promise<void>
@@ -70,7 +78,9 @@ export async function serve(open: (start: Start) => Promise<Runner>): Promise<vo
           await runner.close?.()
           process.exit(0)
         }
-        send({ kind: 'result', result: await runner[task]() })
+        const result = await runner[task]?.()
+        if (!result) throw new Error(`it can't do ${task}`)
+        send({ kind: 'result', result })
       } catch (error) {
         send({ kind: 'failed', reason: firstLine(error) })
       }

@@ -12,8 +12,8 @@ export interface Running {
   close(): Promise<void>
 }
 
-/** Nothing here takes that long, unless it hangs. */
-const PATIENCE = 300_000
+/** Nothing here takes that long, unless it hangs; filling a cache of thousands of tokens takes minutes. */
+const PATIENCE = 1_200_000
 
 export async function startRunner(name: string, file: string, start: Start): Promise<Running> {
   const script = path.join(import.meta.dirname, `${file}.ts`)
@@ -61,7 +61,7 @@ function answer(child: ChildProcess): Promise<Message> {
       done(() => reject(new Skip(`its process ended with ${signal ?? code}`)))
     const timer = setTimeout(() => {
       child.kill('SIGKILL')
-      done(() => reject(new Skip('no answer for five minutes')))
+      done(() => reject(new Skip('no answer for twenty minutes')))
     }, PATIENCE)
     child.once('message', onMessage)
     child.once('exit', onExit)

@@ -12,6 +12,7 @@ import {
   LONG_PROMPT,
   NEW_TOKENS,
   type Result,
+  type RunTask,
   SHORT_PROMPT,
   type Task,
 } from '../runners/protocol.ts'
@@ -19,12 +20,12 @@ import { type Running, startRunner } from '../runners/start.ts'
 import type { Settings } from '../settings.ts'
 import { prepare } from '../smollm2/prepare.ts'
 
-const TITLE: Record<Task, string> = {
+const TITLE: Record<RunTask, string> = {
   decode: `SmolLM2 4-bit, ${SHORT_PROMPT} → ${NEW_TOKENS} tokens`,
   prompt: `SmolLM2 4-bit, prompt of ${LONG_PROMPT}`,
 }
 
-export async function run(settings: Settings, tasks: readonly Task[]): Promise<Row[]> {
+export async function run(settings: Settings, tasks: readonly RunTask[]): Promise<Row[]> {
   const prepared = await prepare(settings)
   const { threads, rounds, quick } = settings
   const contestants = [

@@ -1,6 +1,13 @@
 /** Keys and values in few bits: coding, and attention over codes. */
 
-import { type CacheGrid, seededRandom } from '@lowbit/core'
+import {
+  type CacheGrid,
+  type CodedRows,
+  codeColumns,
+  HALVES,
+  scaleColumns,
+  seededRandom,
+} from '@lowbit/core'
 import type { Declare } from '../../checks/declare.ts'
 import { expect } from '../../checks/expect.ts'
 import { randomValues } from '../../random.ts'
@@ -10,6 +17,7 @@ const table = (bits: number): Float32Array =>
   Float32Array.from({ length: 2 ** bits }, (_, i) => Math.sinh((4 * i) / (2 ** bits - 1) - 2))
 
 const GRIDS: readonly (readonly [name: string, grid: CacheGrid])[] = [
+  ['halves', HALVES],
   ...([2, 3, 4, 8] as const).flatMap((bits) => [
     [
       `${bits} bits, a token and a head`,
@@ -27,17 +35,25 @@ const GRIDS: readonly (readonly [name: string, grid: CacheGrid])[] = [
   ]),
 ]
 
+/** Of heads of 32 and 64: scales for a whole head or half of one, and for channels of some tokens. */
+const LONG_GRIDS: readonly (readonly [name: string, grid: CacheGrid])[] = [
+  ['halves', HALVES],
+  ...([2, 3, 4, 8] as const).flatMap((bits) => [
+    [`${bits} bits of a token`, { bits, tokens: 1, channels: 32, symmetric: false }] as const,
+    [`${bits} bits, symmetric`, { bits, tokens: 1, channels: 32, symmetric: true }] as const,
+    [`${bits} bits of a channel`, { bits, tokens: 24, channels: 1, symmetric: false }] as const,
+  ]),
+  ['4 bits of two heads', { bits: 4, tokens: 1, channels: 64, symmetric: false }],
+  ['4 bits, a table', { bits: 4, tokens: 1, channels: 32, symmetric: true, table: table(4) }],
+]
+
 const WIDTH = 32
 
-function store(
-  { zeros }: Side,
-  { bits, tokens, channels, symmetric }: CacheGrid,
-  capacity: number,
-) {
-  const blocks = (WIDTH / channels) * (symmetric ? 1 : 2)
+function store({ zeros }: Side, grid: CacheGrid, capacity: number, width = WIDTH): CodedRows {
   return {
-    codes: zeros(capacity, (WIDTH * bits) / 8, 'u8'),
-    scales: zeros(Math.ceil(capacity / tokens), blocks, 'u16'),
+    grid,
+    codes: zeros(capacity, codeColumns(grid, width), 'u32'),
+    scales: zeros(Math.ceil(capacity / grid.tokens), scaleColumns(grid, width), 'u16'),
   }
 }
 
@@ -49,7 +65,7 @@ export function cacheContract(open: BenchOf, it: Declare): void {
       const x = randomValues(rows * WIDTH, random)
       const [actual, expected] = await open().both(async (side) => {
         const { kernels, up, zeros } = side
-        const past = { ...store(side, grid, capacity), grid }
+        const past = store(side, grid, capacity)
         kernels.encodeRows(past, 8, up(x, rows, WIDTH))
         // A block anew, as after forgetting.
         kernels.encodeRows(past, 16, up(x.subarray(0, 8 * WIDTH), 8, WIDTH))
@@ -96,7 +112,7 @@ export function cacheContract(open: BenchOf, it: Declare): void {
         const [actual, expected] = await open().both(async (side) => {
           const { kernels, up, zeros } = side
           const [keys, values] = [pastKeys, pastValues].map((past) => {
-            const codes = { ...store(side, grid, 32), grid }
+            const codes = store(side, grid, 32)
             if (coded > 0) kernels.encodeRows(codes, 0, up(past, coded, WIDTH))
             return codes
           })
@@ -121,11 +137,69 @@ export function cacheContract(open: BenchOf, it: Declare): void {
     )
   }
 
+  for (const [name, grid] of LONG_GRIDS) {
+    it.each([
+      [1, 288, 4, 3, 1, 64],
+      [2, 264, 3, 10, 2, 32],
+      [3, 264, 260, 4, 2, 32],
+      [7, 264, 3, 4, 2, 32],
+    ])(
+      `attends over what it decodes, ${name}: %i rows, %i in codes, %i before, %i heads on %i of %i`,
+      async (...numbers) => {
+        const [rows, coded, before, heads, keyValueHeads, headSize] = numbers
+        const width = keyValueHeads * headSize
+        const random = seededRandom(coded + rows)
+        const fresh = before + rows
+        const numbersOf = (count: number) => randomValues(count * width, random)
+        const q = randomValues(rows * heads * headSize, random)
+        const past = [numbersOf(coded), numbersOf(coded)]
+        const now = [numbersOf(fresh), numbersOf(fresh)]
+        const { kernels, up, zeros } = open()
+        const side = { kernels, up, zeros }
+        const codes = past.map((x) => {
+          const rowsOf = store(side, grid, 288, width)
+          kernels.encodeRows(rowsOf, 0, up(x, coded, width))
+          return rowsOf
+        })
+        const dense = codes.map((from, i) => {
+          const all = zeros(coded + fresh, width)
+          kernels.decodeRows(kernels.rows(all, 0, coded), from, 0)
+          kernels.write(all, now[i], coded)
+          return all
+        })
+        const shape = { heads, keyValueHeads, headSize, scale: 0.3, start: coded + before }
+        const query = up(q, rows, heads * headSize)
+        const [out, expected] = [zeros(rows, q.length / rows), zeros(rows, q.length / rows)]
+        const [k, v] = now.map((x) => up(x, fresh, width))
+        kernels.attendCoded(out, query, codes[0], codes[1], coded, k, v, shape)
+        kernels.attention(expected, query, dense[0], dense[1], shape)
+        const what = 'attention over codes'
+        expectClose(await kernels.read(out), await kernels.read(expected), what, 2e-5, headSize)
+      },
+    )
+  }
+
+  it('keeps halves to the bit, and the largest instead of more', async () => {
+    const { kernels, up, zeros } = open()
+    const past = store({ kernels, up, zeros }, HALVES, 1)
+    const x = Float32Array.from({ length: WIDTH }, (_, i) => (i % 2 ? -1 : 1) * 2 ** (i - 24))
+    const given = [7e4, -1e30, 65504, 0, -0, 1 + 2 ** -11, 1 + 3 * 2 ** -11, 2 ** -25, 3 * 2 ** -26]
+    x.set(given, 0)
+    kernels.encodeRows(past, 0, up(x, 1, WIDTH))
+    const out = zeros(1, WIDTH)
+    kernels.decodeRows(out, past, 0)
+    const kept = [65504, -65504, 65504, 0, 0, 1, 1 + 2 ** -9, 0, 2 ** -24]
+    const expected = [...kept, ...x.subarray(given.length)].map((value) => value + 0)
+    expect([...(await kernels.read(out))].map((value) => value + 0)).toEqual(
+      expected.map((value) => (Math.abs(value) < 65504 ? value : Math.sign(value) * 65504)),
+    )
+  })
+
   it('a block of equal numbers, and of zeros, is met', async () => {
     for (const [name, grid] of GRIDS) {
       const [actual] = await open().both(async (side) => {
         const { kernels, up, zeros } = side
-        const past = { ...store(side, grid, 8), grid }
+        const past = store(side, grid, 8)
         kernels.encodeRows(
           past,
           0,
@@ -146,7 +220,7 @@ export function cacheContract(open: BenchOf, it: Declare): void {
     const side = open()
     const { kernels, zeros } = side
     const grid: CacheGrid = { bits: 4, tokens: 8, channels: 1, symmetric: false }
-    const past = { ...store(side, grid, 16), grid }
+    const past = store(side, grid, 16)
     await expectRefusal('a part of a block', () => kernels.encodeRows(past, 0, zeros(7, WIDTH)))
     await expectRefusal('past the end', () => kernels.encodeRows(past, 16, zeros(8, WIDTH)))
     await expectRefusal('no start of a block', () => kernels.encodeRows(past, 4, zeros(8, WIDTH)))
@@ -156,6 +230,9 @@ export function cacheContract(open: BenchOf, it: Declare): void {
     )
     await expectRefusal('5 bits', () =>
       kernels.encodeRows({ ...past, grid: { ...grid, bits: 5 as 4 } }, 0, zeros(8, WIDTH)),
+    )
+    await expectRefusal('halves that share scales', () =>
+      kernels.encodeRows({ ...past, grid: { ...HALVES, tokens: 8 } }, 0, zeros(8, WIDTH)),
     )
     await expectRefusal('a table out of order', () =>
       kernels.encodeRows(

@@ -28,6 +28,19 @@ export function memoryContract(open: BenchOf, it: Declare): void {
     kernels.free(tensor)
   })
 
+  it('reads back words, and writes rows of them', async () => {
+    const { kernels, zeros } = open()
+    const words = Uint32Array.of(0, 1, 0xffffffff, 0x80000000, 0xdeadbeef, 7)
+    const tensor = kernels.upload(words, 3, 2)
+    expect(tensor).toMatchObject({ rows: 3, columns: 2, type: 'u32' })
+    expect(await kernels.readWords(tensor)).toEqual(words)
+    const other = zeros(3, 2, 'u32')
+    kernels.write(other, words.subarray(2, 4), 1)
+    kernels.copy(kernels.rows(other, 2, 3), kernels.rows(tensor, 2, 3))
+    expect([...(await kernels.readWords(other))]).toEqual([0, 0, ...words.subarray(2)])
+    kernels.free(tensor)
+  })
+
   it('a new tensor holds zeros, even where something lay before', async () => {
     const { kernels, up, zeros } = open()
     kernels.free(kernels.upload(new Float32Array(1000).fill(7), 10, 100))
