@@ -75,7 +75,6 @@ async function losses(): Promise<void> {
       windows,
       reference: decoder,
       cache: make(),
-      step: 1,
     })
     const change = `${(100 * (own / referencePerplexity - 1)).toFixed(2)} %`
     console.log(

@@ -7,8 +7,9 @@ import {
   type CacheShape,
   type Kernels,
   LowbitError,
+  type Tensor,
 } from '@lowbit/core'
-import { createLayer } from './layer.ts'
+import { createLayer, type Rotated } from './layer.ts'
 
 export interface GridChoice {
   readonly bits: 2 | 3 | 4 | 8
@@ -24,7 +25,9 @@ export interface CodedCacheOptions {
   readonly values: GridChoice
   readonly window: number
   readonly sinks: number
-  readonly rotate: boolean
+  /** The newest tokens that are kept at all; 0: all are. */
+  readonly slide: number
+  readonly rotate: Rotated
 }
 
 export function codedCache(
@@ -46,12 +49,15 @@ function createCache(
   name: string,
   options: CodedCacheOptions,
 ): Cache {
-  const { layers: count, headSize, capacity } = shape
+  const { layers: count, headSize, capacity, context } = shape
   const refuse = (why: string): never => {
     throw new LowbitError('bad-option', `cache ${name}: ${why}`, { option: 'cache' })
   }
+  if (context !== undefined && options.window > context) {
+    refuse(`a window of ${options.window} tokens is longer than the model's context of ${context}`)
+  }
   if (headSize % 8 !== 0) refuse(`heads of ${headSize} numbers do not divide into eights`)
-  if (options.rotate && !Number.isInteger(Math.log2(headSize))) {
+  if ((options.rotate.keys || options.rotate.values) && !Number.isInteger(Math.log2(headSize))) {
     refuse(
       `a rotation needs heads of a power of two, not of ${headSize}; choose --cache-rotation none`,
     )
@@ -69,6 +75,9 @@ function createCache(
     },
     get bytes() {
       return layers.reduce((sum, layer) => sum + layer.bytes, 0)
+    },
+    get steady() {
+      return layers[0].steady(length)
     },
     append(layer, newKeys, newValues) {
       if (length + newKeys.rows > capacity) {
@@ -89,8 +98,24 @@ function createCache(
     },
     truncate(to) {
       if (to >= length) return
-      length = Math.max(0, to)
+      length = layers[0].layout(length).forgotten > 0 ? 0 : Math.max(0, to)
       for (const layer of layers) layer.truncate(length)
+    },
+    layout: () => ({ ...layers[0].layout(length) }),
+    parts() {
+      const found = new Map<string, Tensor>()
+      for (const [i, layer] of layers.entries()) {
+        for (const [part, tensor] of layer.parts(length)) found.set(`${i}.${part}`, tensor)
+      }
+      return found
+    },
+    prepare(layout) {
+      const { length: tokens, coded = -1, forgotten = -1 } = layout
+      length = 0
+      if (!layers.every((layer) => layer.prepare({ length: tokens, coded, forgotten }))) {
+        refuse(`no tokens are kept as ${JSON.stringify(layout)}`)
+      }
+      length = tokens
     },
     dispose() {
       for (const layer of layers) layer.dispose()

@@ -21,6 +21,12 @@ const sinks = z
   .max(32)
   .default(4)
   .describe('first tokens that stay in full: all later ones look at them')
+const slide = z
+  .int()
+  .min(0)
+  .max(1_000_000)
+  .default(0)
+  .describe('newest tokens that are kept at all, besides the first few; 0 keeps all')
 const group = (usual: number) =>
   z.int().min(8).max(1024).default(usual).describe('numbers that share a scale')
 const rotation = (usual: 'hadamard' | 'none') =>
@@ -28,6 +34,10 @@ const rotation = (usual: 'hadamard' | 'none') =>
     .enum(['hadamard', 'none'])
     .default(usual)
     .describe('whether heads are turned by a Hadamard matrix, which spreads outliers')
+const rotated = (rotation: 'hadamard' | 'none') => ({
+  keys: rotation === 'hadamard',
+  values: rotation === 'hadamard',
+})
 const cacheBits = z
   .int()
   .min(2)
@@ -52,15 +62,16 @@ function perToken({ name, summary, grid, ...usual }: PerToken) {
         group: group(usual.group),
         window: window(0),
         sinks,
+        slide,
         rotation: rotation(usual.rotation),
       }),
     },
     (options) => {
-      const { group, window, sinks, rotation } = options
+      const { group, window, sinks, slide, rotation } = options
       const choice: GridChoice = { ...grid, per: 'token', group }
       return codedCache(name, options, {
-        ...{ keys: choice, values: choice, window, sinks },
-        rotate: rotation === 'hadamard',
+        ...{ keys: choice, values: choice, window, sinks, slide },
+        rotate: rotated(rotation),
       })
     },
   )
@@ -122,6 +133,7 @@ export const kivi = definePlugin(
       group: group(32),
       window: window(128),
       sinks,
+      slide,
       rotation: rotation('none'),
     }),
   },
@@ -130,8 +142,8 @@ export const kivi = definePlugin(
     return codedCache('kivi', options, {
       keys: { bits, per: 'channel', group, symmetric: false },
       values: { bits, per: 'token', group, symmetric: false },
-      ...{ window: options.window, sinks: options.sinks },
-      rotate: options.rotation === 'hadamard',
+      ...{ window: options.window, sinks: options.sinks, slide: options.slide },
+      rotate: rotated(options.rotation),
     })
   },
 )

@@ -60,7 +60,7 @@ export function addCacheFlags(command: Command): void {
 export function addCacheStepFlag(command: Command): void {
   command.option(
     '--cache-step <n>',
-    'tokens run at a time while scoring; 1 is as a text is generated (default: 1)',
+    'tokens run at a time while scoring (default: as many as give what one at a time gives)',
     wholeNumber(1, 100_000),
   )
 }

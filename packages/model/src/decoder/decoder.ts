@@ -82,8 +82,8 @@ export async function loadDecoder(
     kernels,
     bytes,
     cache(capacity, scheme = fullCache()) {
-      const { layers, keyValueHeads, headSize } = config
-      return scheme.create(kernels, { layers, keyValueHeads, headSize, capacity })
+      const { layers, keyValueHeads, headSize, context } = config
+      return scheme.create(kernels, { layers, keyValueHeads, headSize, context, capacity })
     },
     forward(tokens, cache) {
       const ids = Uint32Array.from(tokens)
