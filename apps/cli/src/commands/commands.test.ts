@@ -297,10 +297,39 @@ describe('caches in few bits', () => {
     expect(json).toMatchObject({ cache: 'kivi', tokens: 4 })
   })
 
+  it('are saved, and loaded for a prompt that begins alike', async () => {
+    const file = path.join(temporaryFolder(), 'prompt.cache')
+    const cache = ['--cache', 'int8', '--cache-window', '8', '-n', '6']
+    const beginning = 'And it came to pass in the days of the king, that the people'
+    const saved = await runJson(['generate', 'demo', beginning, ...cache, '--cache-save', file])
+    expect(saved).toMatchObject({ code: 0, json: { reusedTokens: 0 } })
+    const longer = `${beginning}${saved.json.text as string}`
+    const words = ['generate', 'demo', longer, ...cache]
+    const [plain, loaded] = [await runJson(words), await runJson([...words, '--cache-load', file])]
+    expect(loaded.json.text).toBe(plain.json.text)
+    const { reusedTokens, promptTokens } = loaded.json as Record<string, number>
+    expect(reusedTokens).toBeGreaterThan(promptTokens - 3)
+    const wrong: readonly [string[], RegExp][] = [
+      [['generate', small, longer, ...cache, '--cache-load', file], /another model/],
+      [['generate', 'demo', longer, '--cache', 'int4', '--cache-load', file], /cache of int8/],
+      [['generate', 'demo', longer, '--cache-load', file], /cache of int8 .* not of full/],
+    ]
+    for (const [bad, message] of wrong) {
+      expect(await errorOf(bad)).toMatchObject({
+        ...{ code: 'bad-cache', file },
+        message: expect.stringMatching(message),
+      })
+    }
+    writeFileSync(file, readFileSync(file).subarray(0, 5000))
+    expect(await errorOf([...words, '--cache-load', file])).toMatchObject({ code: 'bad-cache' })
+  })
+
   it.each([
     [['--cache', 'int8', '--cache-bits', '2'], /int8 has no option bits/],
     [['--cache-bits', '2'], /belongs to a --cache other than full/],
     [['--cache', 'kivi', '--cache-bits', '5'], /one of 2, 3, 4, 8/],
+    [['--cache', 'kivi', '--cache-window', '4000'], /longer than the model's context of 512/],
+    [['--cache', 'int4', '--cache-group', '24'], /groups of 24 do not divide heads/],
   ])('refuses %j', async (flags, message) => {
     const { json, code } = await runJson(['eval', 'demo', ...flags])
     expect(code).not.toBe(0)

@@ -1,10 +1,12 @@
 /** Two models on one text: perplexity of both, and the divergence between them. */
 
 import {
+  createMemory,
   type Decoder,
   generate,
   loadDecoder,
   loadTokenizer,
+  type Memory,
   perplexity,
   type Tokenizer,
 } from '@lowbit/model'
@@ -17,6 +19,8 @@ import type { ChatAnswer, Comparison, DeviceName, ModelSource } from './protocol
 interface Loaded {
   readonly decoder: Decoder
   readonly tokenizer: Tokenizer
+  /** What the last question has left, and the cache that it was asked with. */
+  remembered?: { readonly cache: string | undefined; readonly memory: Memory }
 }
 
 /** Models in memory, by what they were opened from: a chat asks the same ones again and again. */
@@ -133,18 +137,19 @@ export async function answer(
 ): Promise<ChatAnswer> {
   const { model, keep, device, prompt, maxTokens, temperature } = request
   await keepOnly([model, ...keep].map((one) => keyOf(one, device)))
-  const { decoder, tokenizer } = await load(model, device, onProgress)
+  const asking = await load(model, device, onProgress)
+  const { decoder, tokenizer } = asking
   const asked = request.asMessage
     ? tokenizer.applyTemplate([{ role: 'user', content: prompt }])
     : prompt
-  const cache = CACHE_SCHEMES.find(({ name }) => name === request.cache)?.()
+  const memory = takeMemory(asking, request.cache)
   const ids: number[] = []
   let shown = performance.now()
-  const { decodeSeconds, prefillSeconds, tokens } = await generate(
+  const { decodeSeconds, prefillSeconds, reusedTokens, tokens } = await generate(
     decoder,
     tokenizer.encode(asked),
     {
-      ...{ maxTokens, temperature, stop: tokenizer.stop, signal, cache },
+      ...{ maxTokens, temperature, stop: tokenizer.stop, signal, memory },
       async onToken(token) {
         ids.push(token)
         if (performance.now() - shown < SHOWN_EVERY) return
@@ -154,13 +159,27 @@ export async function answer(
         await new Promise((resolve) => setTimeout(resolve))
       },
     },
-  )
+  ).catch((error: unknown) => {
+    memory.dispose()
+    throw error
+  })
+  asking.remembered = { cache: request.cache, memory }
   return {
     text: tokenizer.decode(tokens),
     tokens: pieces(tokenizer, tokens),
     tokensPerSecond: decodeSeconds > 0 ? (tokens.length - 1) / decodeSeconds : 0,
     prefillSeconds,
+    reusedTokens,
   }
+}
+
+/** The memory of the last question where it was asked with the same cache; it comes back when the answer is whole. */
+function takeMemory(asking: Loaded, cache: string | undefined): Memory {
+  const { remembered, decoder } = asking
+  asking.remembered = undefined
+  if (remembered?.cache === cache && remembered) return remembered.memory
+  remembered?.memory.dispose()
+  return createMemory(decoder, { cache: CACHE_SCHEMES.find(({ name }) => name === cache)?.() })
 }
 
 /** The text cut where tokens end: a character of several tokens belongs to the last of them. */

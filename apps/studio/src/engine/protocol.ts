@@ -113,6 +113,8 @@ export interface ChatAnswer {
   readonly tokens: readonly string[]
   readonly tokensPerSecond: number
   readonly prefillSeconds: number
+  /** Tokens of the prompt that were in memory from the question before. */
+  readonly reusedTokens: number
 }
 
 export interface Checkup {
