@@ -282,6 +282,25 @@ describe('caches in few bits', () => {
     expect(Math.abs(perplexity / referencePerplexity - 1)).toBeLessThan(2e-3)
   })
 
+  it('a recipe says which one: on its own, and for the model that it made', async () => {
+    const folder = temporaryFolder()
+    const [recipe, made] = [path.join(folder, 'recipe.yaml'), path.join(folder, 'made')]
+    writeFileSync(
+      recipe,
+      'rules: [{ method: rtn, bits: 8 }]\ncache: { scheme: kivi, bits: 4, window: 32 }\n',
+    )
+    const kivi4 = { cache: 'kivi', cacheOptions: { bits: 4, window: 32 } }
+    const byFile = await runJson(['eval', 'demo', '--recipe', recipe, ...options])
+    expect(byFile.json).toMatchObject(kivi4)
+    expect((await runJson(['quantize', 'demo', '--recipe', recipe, '--out', made])).code).toBe(0)
+    expect((await runJson(['eval', made, ...options])).json).toMatchObject(kivi4)
+    const full = await runJson(['eval', made, '--cache', 'full', ...options])
+    expect(full.json.cache).toBe('full')
+    writeFileSync(recipe, 'rules: [{ method: rtn }]\ncache: { scheme: kivi, bits: 5 }\n')
+    const bad = ['quantize', 'demo', '--recipe', recipe, '--out', `${made}2`]
+    expect((await errorOf(bad)).message).toMatch(/one of 2, 3, 4, 8/)
+  })
+
   it('generate goes on with them', async () => {
     const { json } = await runJson([
       'generate',

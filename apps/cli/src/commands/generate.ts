@@ -1,10 +1,16 @@
 /** lowbit generate */
 
 import { text as readStream } from 'node:stream/consumers'
-import { type CacheScheme, LowbitError } from '@lowbit/core'
+import { LowbitError } from '@lowbit/core'
 import { createMemory, generate, loadTokenizer } from '@lowbit/model'
 import { type Command, Option } from 'commander'
-import { addCacheFlags, type CacheFlags, readCache } from '../flags/cache.ts'
+import {
+  addCacheFlags,
+  type CacheChoice,
+  type CacheFlags,
+  cacheFor,
+  readCache,
+} from '../flags/cache.ts'
 import { ACTIVATIONS, type Activations, addDeviceFlags, type DeviceFlags } from '../flags/device.ts'
 import { parseNumber, wholeNumber } from '../flags/values.ts'
 import { loadModel } from '../model-source/load-model.ts'
@@ -57,20 +63,23 @@ export function define(command: Command, run: (action: Action) => Promise<void>)
     .option('--cache-load <file>', 'begin with those of a file, as far as the prompt is the same')
   addDeviceFlags(command)
   command.action((model: string, prompt: string | undefined, flags: Flags) =>
-    run((session) => continueText(model, prompt, readCache(command, flags), flags, session)),
+    run(async (session) =>
+      continueText(model, prompt, await readCache(command, flags), flags, session),
+    ),
   )
 }
 
 async function continueText(
   name: string,
   argument: string | undefined,
-  cache: CacheScheme | undefined,
+  choice: CacheChoice,
   flags: Flags,
   session: Session,
 ): Promise<void> {
   const prompt = await choosePrompt(argument, flags)
   const saved = flags.cacheLoad === undefined ? undefined : await readCacheFile(flags.cacheLoad)
   const model = await openModel(name, session)
+  const cache = await cacheFor(choice, model)
   const tokenizer = await loadTokenizer(model.checkpoint)
   const asked = flags.chat ? tokenizer.applyTemplate([{ role: 'user', content: prompt }]) : prompt
   const kernels = await session.kernels(flags, false)
@@ -100,7 +109,7 @@ async function continueText(
   const prefillTokensPerSecond = (promptTokens - reusedTokens) / prefillSeconds
   session.result({
     model: name,
-    cache: flags.cache,
+    cache: cache?.name ?? 'full',
     text,
     tokens: tokens.length,
     promptTokens,

@@ -10,17 +10,18 @@ import {
   perplexity,
   type Tokenizer,
 } from '@lowbit/model'
+import { makeCache } from '@lowbit/pipeline'
 import { CACHE_SCHEMES } from '../plugins.ts'
 import { demoText } from './demo.ts'
 import { openKernels } from './kernels.ts'
 import { openModel } from './models.ts'
-import type { ChatAnswer, Comparison, DeviceName, ModelSource } from './protocol.ts'
+import type { CacheSection, ChatAnswer, Comparison, DeviceName, ModelSource } from './protocol.ts'
 
 interface Loaded {
   readonly decoder: Decoder
   readonly tokenizer: Tokenizer
   /** What the last question has left, and the cache that it was asked with. */
-  remembered?: { readonly cache: string | undefined; readonly memory: Memory }
+  remembered?: { readonly cache: string; readonly memory: Memory }
 }
 
 /** Models in memory, by what they were opened from: a chat asks the same ones again and again. */
@@ -122,7 +123,7 @@ export interface ChatRequest {
   readonly keep: readonly Opening[]
   readonly device: DeviceName
   /** How keys and values are kept; in full where it is left out. */
-  readonly cache?: string
+  readonly cache?: CacheSection
   readonly prompt: string
   readonly asMessage: boolean
   readonly maxTokens: number
@@ -142,7 +143,8 @@ export async function answer(
   const asked = request.asMessage
     ? tokenizer.applyTemplate([{ role: 'user', content: prompt }])
     : prompt
-  const memory = takeMemory(asking, request.cache)
+  const cache = JSON.stringify(request.cache ?? {})
+  const memory = takeMemory(asking, request.cache, cache)
   const ids: number[] = []
   let shown = performance.now()
   const { decodeSeconds, prefillSeconds, reusedTokens, tokens } = await generate(
@@ -163,7 +165,7 @@ export async function answer(
     memory.dispose()
     throw error
   })
-  asking.remembered = { cache: request.cache, memory }
+  asking.remembered = { cache, memory }
   return {
     text: tokenizer.decode(tokens),
     tokens: pieces(tokenizer, tokens),
@@ -174,12 +176,12 @@ export async function answer(
 }
 
 /** The memory of the last question where it was asked with the same cache; it comes back when the answer is whole. */
-function takeMemory(asking: Loaded, cache: string | undefined): Memory {
+function takeMemory(asking: Loaded, section: CacheSection | undefined, cache: string): Memory {
   const { remembered, decoder } = asking
   asking.remembered = undefined
-  if (remembered?.cache === cache && remembered) return remembered.memory
+  if (remembered?.cache === cache) return remembered.memory
   remembered?.memory.dispose()
-  return createMemory(decoder, { cache: CACHE_SCHEMES.find(({ name }) => name === cache)?.() })
+  return createMemory(decoder, { cache: makeCache({ cache: section }, CACHE_SCHEMES) })
 }
 
 /** The text cut where tokens end: a character of several tokens belongs to the last of them. */
