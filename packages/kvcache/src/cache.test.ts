@@ -14,7 +14,7 @@ import {
 } from '@lowbit/model'
 import { demoFolder, randomValues, readDemoText } from '@lowbit/testing'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { CACHE_SCHEMES, int4, int8, kivi } from './index.ts'
+import { CACHE_SCHEMES, fp8, int4, int8, kivi } from './index.ts'
 
 const kernels = await cpu({ threads: 1 })
 afterAll(() => kernels.dispose())
@@ -185,6 +185,31 @@ it('takes memory as tokens come', async () => {
   const dense = 600 * WIDTH * 4 * 2 * SHAPE.layers
   expect(sizes[6]).toBeGreaterThan(sizes[1])
   expect(sizes[6]).toBeLessThan(dense)
+  cache.dispose()
+})
+
+it.each([
+  ['full', fullCache()],
+  ['kivi', kivi({ bits: 3, window: 40 })],
+  ['fp8', fp8()],
+  ['sliding', int4({ window: 10, slide: 90 })],
+])('%s knows beforehand what it will hold', async (_, scheme) => {
+  const cache = scheme.create(kernels, SHAPE)
+  const random = seededRandom(6)
+  for (let n = 0; n < 250; n++) {
+    const held = [...cache.parts()]
+    const of = (part: string) => held.filter(([name]) => name.endsWith(part))
+    const bytes = held.reduce((sum, [, { rows, columns, type }]) => {
+      return sum + rows * columns * { f32: 4, u16: 2, u8: 1 }[type]
+    }, 0)
+    const rows = (part: string) => of(part).reduce((sum, [, tensor]) => sum + tensor.rows, 0)
+    const size = scheme.size(SHAPE, n)
+    expect(size.bytes).toBe(bytes)
+    expect(size.codedNumbers).toBe(rows('.codes') * WIDTH)
+    expect(size.tokens * 4).toBe(rows('.keys') + rows('.values') + rows('.codes'))
+    for (const layer of [0, 1]) await step(cache, layer, 1, random)
+    cache.advance(1)
+  }
   cache.dispose()
 })
 

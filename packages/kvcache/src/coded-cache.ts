@@ -9,7 +9,7 @@ import {
   LowbitError,
   type Tensor,
 } from '@lowbit/core'
-import { createLayer, type Rotated } from './layer.ts'
+import { createLayer, layoutBytes, type Rotated, usualLayout } from './layer.ts'
 
 export interface GridChoice {
   readonly bits: 2 | 3 | 4 | 8
@@ -40,7 +40,39 @@ export function codedCache(
     name,
     options: given,
     create: (kernels, shape) => createCache(kernels, shape, name, options),
+    size(shape, length) {
+      const { layers, keyValueHeads, headSize } = shape
+      const width = keyValueHeads * headSize
+      const choices = { ...options, ...gridsOf(options, shape, name) }
+      const layout = usualLayout(choices, length)
+      return {
+        bytes: layers * layoutBytes(choices, layout, width),
+        tokens: length - layout.forgotten,
+        codedNumbers: layers * layout.coded * width * 2,
+      }
+    },
   }
+}
+
+/** The grids of keys and values for heads of a model; refuses what does not go with them. */
+function gridsOf(
+  { keys, values, window, rotate }: CodedCacheOptions,
+  { headSize, context }: Omit<CacheShape, 'capacity'>,
+  name: string,
+): { keys: CacheGrid; values: CacheGrid } {
+  const refuse = (why: string): never => {
+    throw new LowbitError('bad-option', `cache ${name}: ${why}`, { option: 'cache' })
+  }
+  if (context !== undefined && window > context) {
+    refuse(`a window of ${window} tokens is longer than the model's context of ${context}`)
+  }
+  if (headSize % 8 !== 0) refuse(`heads of ${headSize} numbers do not divide into eights`)
+  if ((rotate.keys || rotate.values) && !Number.isInteger(Math.log2(headSize))) {
+    refuse(
+      `a rotation needs heads of a power of two, not of ${headSize}; choose --cache-rotation none`,
+    )
+  }
+  return { keys: gridOf(keys, headSize, refuse), values: gridOf(values, headSize, refuse) }
 }
 
 function createCache(
@@ -49,24 +81,10 @@ function createCache(
   name: string,
   options: CodedCacheOptions,
 ): Cache {
-  const { layers: count, headSize, capacity, context } = shape
-  const refuse = (why: string): never => {
-    throw new LowbitError('bad-option', `cache ${name}: ${why}`, { option: 'cache' })
-  }
-  if (context !== undefined && options.window > context) {
-    refuse(`a window of ${options.window} tokens is longer than the model's context of ${context}`)
-  }
-  if (headSize % 8 !== 0) refuse(`heads of ${headSize} numbers do not divide into eights`)
-  if ((options.rotate.keys || options.rotate.values) && !Number.isInteger(Math.log2(headSize))) {
-    refuse(
-      `a rotation needs heads of a power of two, not of ${headSize}; choose --cache-rotation none`,
-    )
-  }
-  const [keys, values] = [options.keys, options.values].map((choice) =>
-    gridOf(choice, headSize, refuse),
-  )
+  const { layers: count, capacity } = shape
+  const grids = gridsOf(options, shape, name)
   const layers = Array.from({ length: count }, () =>
-    createLayer(kernels, shape, { ...options, keys, values }),
+    createLayer(kernels, shape, { ...options, ...grids }),
   )
   let length = 0
   return {
@@ -113,7 +131,10 @@ function createCache(
       const { length: tokens, coded = -1, forgotten = -1 } = layout
       length = 0
       if (!layers.every((layer) => layer.prepare({ length: tokens, coded, forgotten }))) {
-        refuse(`no tokens are kept as ${JSON.stringify(layout)}`)
+        throw new LowbitError(
+          'bad-cache',
+          `cache ${name}: no tokens are kept as ${JSON.stringify(layout)}`,
+        )
       }
       length = tokens
     },

@@ -40,6 +40,39 @@ export interface LayerLayout {
   readonly forgotten: number
 }
 
+type Choices = Pick<LayerOptions, 'keys' | 'values' | 'sinks' | 'window' | 'slide'>
+
+/** Tokens that are coded together. */
+function batchOf({ keys, values }: Choices): number {
+  const block = Math.max(keys.tokens, values.tokens)
+  return Math.ceil(BATCH / block) * block
+}
+
+/** Tokens in codes at most, where older ones are forgotten. */
+const ringOf = (choices: Choices, batch: number): number =>
+  Math.max(0, Math.ceil((choices.slide - choices.window) / batch)) * batch
+
+/** How tokens are kept that came one at a time. */
+export function usualLayout(choices: Choices, length: number): LayerLayout {
+  const batch = batchOf(choices)
+  const left = Math.floor((length - choices.sinks - choices.window) / batch) * batch
+  const coded = Math.max(0, choices.slide > 0 ? Math.min(left, ringOf(choices, batch)) : left)
+  return { length, coded, forgotten: Math.max(0, left - coded) }
+}
+
+/** Bytes of one layer's tokens, kept so. */
+export function layoutBytes(
+  { keys, values }: Choices,
+  { length, coded, forgotten }: LayerLayout,
+  width: number,
+): number {
+  const codes = [keys, values].map(
+    ({ bits, tokens, channels, symmetric }) =>
+      coded * ((width * bits) / 8) + (coded / tokens) * (width / channels) * (symmetric ? 2 : 4),
+  )
+  return codes[0] + codes[1] + (length - coded - forgotten) * width * 2 * 4
+}
+
 export interface Layer {
   readonly bytes: number
   layout(length: number): LayerLayout
@@ -66,19 +99,17 @@ export interface Layer {
 export function createLayer(
   kernels: Kernels,
   { keyValueHeads, headSize, capacity }: Omit<CacheShape, 'layers'>,
-  { keys, values, sinks, window, slide, rotate }: LayerOptions,
+  options: LayerOptions,
 ): Layer {
+  const { keys, values, sinks, window, slide, rotate } = options
   const width = keyValueHeads * headSize
   const block = Math.max(keys.tokens, values.tokens)
-  const batch = Math.ceil(BATCH / block) * block
+  const batch = batchOf(options)
   /**
    * Coded tokens at most. Where older ones are forgotten, new ones take their places, as in a ring: what attends over
    * codes does not ask for their order, since keys have been turned by their positions.
    */
-  const most =
-    slide > 0
-      ? Math.max(0, Math.ceil((slide - window) / batch)) * batch
-      : Math.ceil(capacity / batch) * batch
+  const most = slide > 0 ? ringOf(options, batch) : Math.ceil(capacity / batch) * batch
   const past = [keys, values].map((grid) => codedRows(kernels, grid, width))
   let room = 0
   /** Dense tokens: the sinks, then those after the coded ones, from row `first` on. */

@@ -355,3 +355,64 @@ describe('caches in few bits', () => {
     expect((json as { error: { message: string } }).error.message).toMatch(message)
   })
 })
+
+describe('cost', () => {
+  it('predicts memory and speed on devices that are data', async () => {
+    const { json, code } = await runJson([
+      ...['cost', small, '--device', 'a100', '--context', '100', '--context', '400'],
+      ...['--cache', 'int4', '--cache-window', '0'],
+    ])
+    expect(code).toBe(0)
+    const forecasts = json.forecasts as Json[]
+    expect(forecasts.map(({ arithmetic, context }) => [arithmetic, context])).toEqual([
+      ['weights', 100],
+      ['weights', 400],
+      ['activations', 100],
+      ['activations', 400],
+    ])
+    const [near, far] = forecasts as unknown as { tokensPerSecond: number; cacheBytes: number }[]
+    expect(far.tokensPerSecond).toBeLessThan(near.tokensPerSecond)
+    expect(far.cacheBytes).toBeGreaterThan(near.cacheBytes)
+    expect(json.weightBytes).toBeLessThan(5_246_208 * 2)
+  })
+
+  it('counts what a recipe would make as what it makes', async () => {
+    const recipe = path.join(temporaryFolder(), 'recipe.yaml')
+    writeFileSync(recipe, 'rules: [{ method: rtn, bits: 4 }]\ncache: { scheme: int8 }\n')
+    const words = ['--device', 'rtx4090', '--context', '256']
+    const [planned, made] = await Promise.all([
+      runJson(['cost', 'demo', '--recipe', recipe, ...words]),
+      runJson(['cost', small, '--cache', 'int8', ...words]),
+    ])
+    expect(planned.json.cache).toBe('int8')
+    expect(planned.json.forecasts).toEqual(made.json.forecasts)
+  })
+
+  it('holds its forecast against this machine', async () => {
+    const words = ['cost', small, '--measure', '--context', '64', '--threads', '1']
+    const { json } = await runJson(words)
+    for (const { measured } of json.forecasts as { measured: Record<string, number> }[]) {
+      expect(measured.tokensPerSecond).toBeGreaterThan(0)
+      expect(measured.error).toBeGreaterThan(-1)
+    }
+    const { stdout } = await runCli(words)
+    expect(stdout).toMatch(/measured +off/)
+  })
+
+  it('takes a device from a file, and refuses what is none', async () => {
+    const file = path.join(temporaryFolder(), 'own.json')
+    const own = { memoryBytes: 1e6, bytesPerSecond: 1e9, busBytesPerSecond: 1e9 }
+    const words = ['cost', 'demo', '--context', '10', '--device', file]
+    writeFileSync(file, JSON.stringify({ ...own, flops: { f32: 1e9, f16: 1e9, int8: 1e9 } }))
+    expect((await runJson(words)).json.forecasts).toMatchObject([{ fits: false }])
+    writeFileSync(file, JSON.stringify(own))
+    expect(await errorOf(words)).toMatchObject({ option: 'device' })
+    expect(await errorOf(['cost', 'demo', '--device', 'abacus'])).toMatchObject({
+      ...{ option: 'device', message: expect.stringMatching(/there are cpu, webgpu, a100/) },
+    })
+    expect(await errorOf(['cost', 'demo', '--device', 'h100', '--measure'])).toMatchObject({
+      option: 'measure',
+    })
+    expect(await errorOf(['cost', 'demo', '--context', '512'])).toMatchObject({ option: 'context' })
+  })
+})

@@ -44,6 +44,17 @@ export interface CacheScheme {
   readonly name: string
   readonly options: Readonly<Record<string, unknown>>
   create(kernels: Kernels, shape: CacheShape): Cache
+  /** What so many tokens come to that were run one at a time. */
+  size(shape: Omit<CacheShape, 'capacity'>, length: number): CacheSize
+}
+
+export interface CacheSize {
+  /** Of the tokens alone, without room for more. */
+  readonly bytes: number
+  /** Tokens that are attended over. */
+  readonly tokens: number
+  /** Keys and values that are in codes, in numbers: what attention expands. */
+  readonly codedNumbers: number
 }
 
 /** Tokens of a page. */

@@ -6,6 +6,11 @@ export function fullCache(): CacheScheme {
     kind: 'cache',
     name: 'full',
     options: {},
+    size: ({ layers, keyValueHeads, headSize }, length) => ({
+      bytes: length * layers * keyValueHeads * headSize * 2 * 4,
+      tokens: length,
+      codedNumbers: 0,
+    }),
     create(kernels, { layers, keyValueHeads, headSize, capacity }) {
       const width = keyValueHeads * headSize
       const rows = roomFor(0, Math.min(1, capacity), capacity)

@@ -62,6 +62,7 @@ describe('cache', () => {
     },
     (options): CacheScheme => ({
       ...{ kind: 'cache', name: 'kept', options },
+      size: () => ({ bytes: 0, tokens: 0, codedNumbers: 0 }),
       create: () => {
         throw new Error('not made here')
       },
