@@ -67,12 +67,13 @@ function gridsOf(
     refuse(`a window of ${window} tokens is longer than the model's context of ${context}`)
   }
   if (headSize % 8 !== 0) refuse(`heads of ${headSize} numbers do not divide into eights`)
+  const grids = { keys: gridOf(keys, headSize, refuse), values: gridOf(values, headSize, refuse) }
   if ((rotate.keys || rotate.values) && !Number.isInteger(Math.log2(headSize))) {
     refuse(
       `a rotation needs heads of a power of two, not of ${headSize}; choose --cache-rotation none`,
     )
   }
-  return { keys: gridOf(keys, headSize, refuse), values: gridOf(values, headSize, refuse) }
+  return grids
 }
 
 function createCache(

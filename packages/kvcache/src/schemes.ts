@@ -50,6 +50,7 @@ interface PerToken {
   readonly summary: string
   readonly grid: Omit<GridChoice, 'per' | 'group'>
   readonly group: number
+  readonly window: number
   readonly rotation: 'hadamard' | 'none'
 }
 
@@ -60,7 +61,7 @@ function perToken({ name, summary, grid, ...usual }: PerToken) {
       ...{ name, summary },
       options: z.object({
         group: group(usual.group),
-        window: window(0),
+        window: window(usual.window),
         sinks,
         slide,
         rotation: rotation(usual.rotation),
@@ -83,6 +84,7 @@ const integers = (bits: GridChoice['bits']) =>
     summary: `integers of ${bits} bits, a scale and a least value for each group of a token's channels`,
     grid: { bits, symmetric: false },
     group: bits === 8 ? 64 : 32,
+    window: bits === 8 ? 0 : 128,
     rotation: bits === 8 ? 'none' : 'hadamard',
   })
 
@@ -111,6 +113,7 @@ export const fp8 = perToken({
   summary: 'FP8 E4M3 with a scale for each token and head',
   grid: { bits: 8, symmetric: true, table: e4m3() },
   group: 64,
+  window: 0,
   rotation: 'none',
 })
 
@@ -119,6 +122,7 @@ export const nf4 = perToken({
   summary: 'NF4 (QLoRA) with a scale for each group',
   grid: { bits: 4, symmetric: true, table: normalFloat(4) },
   group: 32,
+  window: 128,
   rotation: 'hadamard',
 })
 
@@ -134,7 +138,7 @@ export const kivi = definePlugin(
       window: window(128),
       sinks,
       slide,
-      rotation: rotation('none'),
+      rotation: rotation('hadamard'),
     }),
   },
   (options) => {
