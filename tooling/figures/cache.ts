@@ -49,6 +49,10 @@ const ROWS: readonly (readonly [name: string, make: () => CacheScheme])[] = [
   ['int8 newest 512', () => int8({ slide: 512 })],
 ]
 
+/** Where a needle lies in the text, and what it is about. */
+const DEPTHS = [0, 0.25, 0.5, 0.75, 1]
+const HOUSES = ['blue', 'green', 'old', 'small', 'white']
+
 /** Tokens that are timed. */
 const NEW = 24
 /** The engine compiles a kernel anew once it has run for a while; before that it is half as fast. */
@@ -95,9 +99,6 @@ function bytesAToken({ size }: CacheScheme): number {
   const [more, fewer] = [4096, 2048].map((length) => size(decoder.cacheShape, length).bytes)
   return (more - fewer) / 2048
 }
-
-const DEPTHS = [0, 0.25, 0.5, 0.75, 1]
-const HOUSES = ['blue', 'green', 'old', 'small', 'white']
 
 /** A fact among other text, and a question for it at the end: how likely its answer is, and whether it is said. */
 async function needles(): Promise<void> {
