@@ -1,7 +1,7 @@
 /**
  * What caches in few bits cost and give, each token scored from the cache of those before it:
  *
- *     node tooling/figures/cache.ts [--model FOLDER --text FILE] [--context 2048] [--windows 1] [--only 'kivi 2,int4']
+ *     node tooling/figures/cache.ts [--model FOLDER --text FILE] [--context 2048] [--windows 1] [--skip 0] [--only 'kivi 2,int4']
  *     node tooling/figures/cache.ts --needle [--model FOLDER --text FILE] [--context 2048] [--needles 1]
  *     node tooling/figures/cache.ts --speed [--model FOLDER --text FILE] [--context 8192]
  */
@@ -23,6 +23,7 @@ const { values: flags } = parseArgs({
     text: { type: 'string' },
     context: { type: 'string' },
     windows: { type: 'string', default: '1' },
+    skip: { type: 'string', default: '0' },
     only: { type: 'string' },
     needle: { type: 'boolean', default: false },
     needles: { type: 'string', default: '1' },
@@ -45,6 +46,7 @@ const ROWS: readonly (readonly [name: string, make: () => CacheScheme])[] = [
   ['int3', () => int3()],
   ['kivi 2', () => kivi()],
   ['kivi 2 not rotated', () => kivi({ rotation: 'none' })],
+  ['kivi 2 whole range', () => kivi({ range: 1 })],
   ['int2', () => int2()],
   ['int8 newest 512', () => int8({ slide: 512 })],
 ]
@@ -65,7 +67,11 @@ const tokenizer = await loadTokenizer(checkpoint)
 const text = await readFile(flags.text ?? fileURLToPath(DEMO_MODEL.evaluation), 'utf8')
 const context = Math.min(Number(flags.context ?? 2048), decoder.config.context)
 const windows = Number(flags.windows)
-const tokens = tokenizer.encode(text.slice(0, context * windows * 8)).slice(0, context * windows)
+/** Windows that are left out at the beginning. */
+const skip = context * Number(flags.skip)
+const tokens = tokenizer
+  .encode(text.slice(0, (skip + context * windows) * 8))
+  .slice(skip, skip + context * windows)
 const only = flags.only?.split(',')
 const rows = ROWS.filter(([name]) => !only || only.includes(name))
 

@@ -18,6 +18,8 @@ export interface GridChoice {
   readonly group: number
   readonly symmetric: boolean
   readonly table?: Float32Array
+  /** The share of a block's range that codes cover; numbers outside go to its ends. All of it by default. */
+  readonly range?: number
 }
 
 export interface CodedCacheOptions {
@@ -84,8 +86,9 @@ function createCache(
 ): Cache {
   const { layers: count, capacity } = shape
   const grids = gridsOf(options, shape, name)
+  const ranges = [options.keys.range ?? 1, options.values.range ?? 1] as const
   const layers = Array.from({ length: count }, () =>
-    createLayer(kernels, shape, { ...options, ...grids }),
+    createLayer(kernels, shape, { ...options, ...grids, ranges }),
   )
   let length = 0
   return {

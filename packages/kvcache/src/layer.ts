@@ -9,6 +9,7 @@ import {
   roomFor,
   type Tensor,
 } from '@lowbit/core'
+import { narrow } from './narrow.ts'
 
 export interface LayerOptions {
   readonly keys: CacheGrid
@@ -19,6 +20,8 @@ export interface LayerOptions {
   readonly window: number
   /** The newest tokens that stay at all, at least; 0: all do. */
   readonly slide: number
+  /** The share of a block's range that codes cover, of keys and of values. */
+  readonly ranges: readonly [number, number]
   /** Which heads are turned by a Hadamard matrix before they are coded. */
   readonly rotate: Rotated
 }
@@ -101,7 +104,7 @@ export function createLayer(
   { keyValueHeads, headSize, capacity }: Omit<CacheShape, 'layers'>,
   options: LayerOptions,
 ): Layer {
-  const { keys, values, sinks, window, slide, rotate } = options
+  const { keys, values, sinks, window, slide, ranges, rotate } = options
   const width = keyValueHeads * headSize
   const block = Math.max(keys.tokens, values.tokens)
   const batch = batchOf(options)
@@ -178,9 +181,12 @@ export function createLayer(
     }
   }
 
+  /** These rows are not read as they are any more. */
   function write(from: number, count: number, at: number): void {
     for (const [i, tensor] of recent.entries()) {
-      kernels.encodeRows(past[i], at, kernels.rows(tensor, from, from + count))
+      const rows = kernels.rows(tensor, from, from + count)
+      narrow(kernels, rows, past[i].grid, ranges[i])
+      kernels.encodeRows(past[i], at, rows)
     }
   }
 

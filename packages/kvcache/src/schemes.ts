@@ -38,6 +38,13 @@ const rotated = (rotation: 'hadamard' | 'none') => ({
   keys: rotation === 'hadamard',
   values: rotation === 'hadamard',
 })
+const range = z
+  .number()
+  .min(0.1)
+  .max(1)
+  .describe('share of a block’s range that codes cover; numbers outside go to its ends')
+/** Where the squared error is least (tooling/figures/cache-grids.ts). */
+const usualRange = (bits: number): number => ({ 2: 0.75, 3: 0.9 })[bits] ?? 1
 const cacheBits = z
   .int()
   .min(2)
@@ -64,12 +71,13 @@ function perToken({ name, summary, grid, ...usual }: PerToken) {
         window: window(usual.window),
         sinks,
         slide,
+        range: range.default(grid.table ? 1 : usualRange(grid.bits)),
         rotation: rotation(usual.rotation),
       }),
     },
     (options) => {
-      const { group, window, sinks, slide, rotation } = options
-      const choice: GridChoice = { ...grid, per: 'token', group }
+      const { group, window, sinks, slide, range, rotation } = options
+      const choice: GridChoice = { ...grid, per: 'token', group, range }
       return codedCache(name, options, {
         ...{ keys: choice, values: choice, window, sinks, slide },
         rotate: rotated(rotation),
@@ -138,17 +146,24 @@ export const kivi = definePlugin(
       window: window(128),
       sinks,
       slide,
+      range: range
+        .optional()
+        .describe(`${range.description} (usually 0.75 at 2 bits, 0.9 at 3, 1 above)`),
       rotation: rotation('hadamard'),
     }),
   },
   (options) => {
-    const { bits, group } = options
-    return codedCache('kivi', options, {
-      keys: { bits, per: 'channel', group, symmetric: false },
-      values: { bits, per: 'token', group, symmetric: false },
-      ...{ window: options.window, sinks: options.sinks, slide: options.slide },
-      rotate: rotated(options.rotation),
-    })
+    const { bits, group, range = usualRange(bits) } = options
+    return codedCache(
+      'kivi',
+      { ...options, range },
+      {
+        keys: { bits, per: 'channel', group, symmetric: false, range },
+        values: { bits, per: 'token', group, symmetric: false, range },
+        ...{ window: options.window, sinks: options.sinks, slide: options.slide },
+        rotate: rotated(options.rotation),
+      },
+    )
   },
 )
 

@@ -29,7 +29,7 @@ function allOptions(): Map<string, OptionDescription & { defaults: string }> {
     for (const option of describeOptions(plugin.options)) {
       const entry = found.get(option.key) ?? { option, usual: new Map<string, string[]>() }
       found.set(option.key, entry)
-      const value = String(option.default)
+      const value = String(option.default ?? 'by the bits')
       entry.usual.set(value, [...(entry.usual.get(value) ?? []), plugin.name])
     }
   }
