@@ -44,10 +44,10 @@ const range = z
   .max(1)
   .describe('share of a block’s range that codes of values cover; numbers outside go to its ends')
 /**
- * Where the squared error is least (tooling/figures/cache-grids.ts). Of values alone: keys that lie far out are those
+ * Where the squared error is least at 2 bits (tooling/figures/cache-grids.ts). Of values alone: keys that lie far out are those
  * that much attention goes to, and lose more by it than the others gain.
  */
-const usualRange = (bits: number): number => ({ 2: 0.75, 3: 0.9 })[bits] ?? 1
+const usualRange = (bits: number): number => (bits === 2 ? 0.75 : 1)
 const cacheBits = z
   .int()
   .min(2)
@@ -149,9 +149,7 @@ export const kivi = definePlugin(
       window: window(128),
       sinks,
       slide,
-      range: range
-        .optional()
-        .describe(`${range.description} (usually 0.75 at 2 bits, 0.9 at 3, 1 above)`),
+      range: range.optional().describe(`${range.description} (usually 0.75 at 2 bits, 1 above)`),
       rotation: rotation('hadamard'),
     }),
   },
