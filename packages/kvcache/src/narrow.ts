@@ -5,7 +5,8 @@ import type { CacheGrid, Kernels, Tensor } from '@lowbit/core'
 /**
  * Cuts each block of x (whole blocks of the grid) to the share `range` of its own range, around the range's middle. The
  * few numbers that move lose more than they did, all others less, since steps are smaller: with 2 bits a third of the
- * squared error goes, with 3 bits a tenth, with 4 nothing (tooling/figures/cache-grids.ts).
+ * squared error goes, with 3 bits a tenth, with 4 nothing (tooling/figures/cache-grids.ts). What a model loses by it is
+ * another question.
  */
 export function narrow(kernels: Kernels, x: Tensor, grid: CacheGrid, range: number): void {
   if (range >= 1) return

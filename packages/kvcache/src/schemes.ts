@@ -42,9 +42,12 @@ const range = z
   .number()
   .min(0.1)
   .max(1)
-  .describe('share of a block’s range that codes cover; numbers outside go to its ends')
-/** Where the squared error is least (tooling/figures/cache-grids.ts). */
-const usualRange = (bits: number): number => ({ 2: 0.75, 3: 0.9 })[bits] ?? 1
+  .describe('share of a block’s range that codes of values cover; numbers outside go to its ends')
+/**
+ * Where the squared error is least at 2 bits (tooling/figures/cache-grids.ts). Of values alone: keys that lie far out are those
+ * that much attention goes to, and lose more by it than the others gain.
+ */
+const usualRange = (bits: number): number => (bits === 2 ? 0.75 : 1)
 const cacheBits = z
   .int()
   .min(2)
@@ -77,9 +80,9 @@ function perToken({ name, summary, grid, ...usual }: PerToken) {
     },
     (options) => {
       const { group, window, sinks, slide, range, rotation } = options
-      const choice: GridChoice = { ...grid, per: 'token', group, range }
+      const choice: GridChoice = { ...grid, per: 'token', group }
       return codedCache(name, options, {
-        ...{ keys: choice, values: choice, window, sinks, slide },
+        ...{ keys: choice, values: { ...choice, range }, window, sinks, slide },
         rotate: rotated(rotation),
       })
     },
@@ -159,9 +162,7 @@ export const kivi = definePlugin(
       window: window(128),
       sinks,
       slide,
-      range: range
-        .optional()
-        .describe(`${range.description} (usually 0.75 at 2 bits, 0.9 at 3, 1 above)`),
+      range: range.optional().describe(`${range.description} (usually 0.75 at 2 bits, 1 above)`),
       rotation: rotation('hadamard'),
     }),
   },
@@ -171,7 +172,7 @@ export const kivi = definePlugin(
       'kivi',
       { ...options, range },
       {
-        keys: { bits, per: 'channel', group, symmetric: false, range },
+        keys: { bits, per: 'channel', group, symmetric: false },
         values: { bits, per: 'token', group, symmetric: false, range },
         ...{ window: options.window, sinks: options.sinks, slide: options.slide },
         rotate: rotated(options.rotation),
