@@ -43,6 +43,12 @@ const range = z
   .min(0.1)
   .max(1)
   .describe('share of a block’s range that codes of values cover; numbers outside go to its ends')
+const outliers = z
+  .number()
+  .min(0)
+  .max(0.25)
+  .default(0)
+  .describe('share of a token’s numbers kept beside the codes, those that lie farthest out')
 /**
  * Where the squared error is least at 2 bits (tooling/figures/cache-grids.ts). Of values alone: keys that lie far out are those
  * that much attention goes to, and lose more by it than the others gain.
@@ -75,12 +81,13 @@ function perToken({ name, summary, grid, ...usual }: PerToken) {
         sinks,
         slide,
         range: range.default(grid.table ? 1 : usualRange(grid.bits)),
+        outliers,
         rotation: rotation(usual.rotation),
       }),
     },
     (options) => {
-      const { group, window, sinks, slide, range, rotation } = options
-      const choice: GridChoice = { ...grid, per: 'token', group }
+      const { group, window, sinks, slide, range, outliers, rotation } = options
+      const choice: GridChoice = { ...grid, per: 'token', group, outliers }
       return codedCache(name, options, {
         ...{ keys: choice, values: { ...choice, range }, window, sinks, slide },
         rotate: rotated(rotation),
@@ -163,17 +170,18 @@ export const kivi = definePlugin(
       sinks,
       slide,
       range: range.optional().describe(`${range.description} (usually 0.75 at 2 bits, 1 above)`),
+      outliers,
       rotation: rotation('hadamard'),
     }),
   },
   (options) => {
-    const { bits, group, range = usualRange(bits) } = options
+    const { bits, group, range = usualRange(bits), outliers } = options
     return codedCache(
       'kivi',
       { ...options, range },
       {
-        keys: { bits, per: 'channel', group, symmetric: false },
-        values: { bits, per: 'token', group, symmetric: false, range },
+        keys: { bits, per: 'channel', group, symmetric: false, outliers },
+        values: { bits, per: 'token', group, symmetric: false, range, outliers },
         ...{ window: options.window, sinks: options.sinks, slide: options.slide },
         rotate: rotated(options.rotation),
       },
