@@ -51,6 +51,20 @@ const ROWS: readonly (readonly [name: string, make: () => CacheScheme])[] = [
   ['kivi 2 whole range', () => kivi({ range: 1 })],
   ['int2', () => int2()],
   ['int8 newest 512', () => int8({ slide: 512 })],
+  ['int4 outliers', () => int4({ outliers: 0.01 })],
+  ['int4 not rotated outliers', () => int4({ rotation: 'none', outliers: 0.01 })],
+  ['int3 outliers', () => int3({ outliers: 0.01 })],
+  ['int3 not rotated', () => int3({ rotation: 'none' })],
+  ['int3 not rotated outliers', () => int3({ rotation: 'none', outliers: 0.01 })],
+  ['kivi 3 outliers', () => kivi({ bits: 3, outliers: 0.01 })],
+  ['kivi 2 outliers', () => kivi({ outliers: 0.01 })],
+  ['kivi 2 whole range outliers', () => kivi({ range: 1, outliers: 0.01 })],
+  ['kivi 2 whole range 3 % outliers', () => kivi({ range: 1, outliers: 0.03 })],
+  ['kivi 2 not rotated whole range', () => kivi({ rotation: 'none', range: 1 })],
+  [
+    'kivi 2 not rotated whole range outliers',
+    () => kivi({ rotation: 'none', range: 1, outliers: 0.01 }),
+  ],
 ]
 
 /** Where a needle lies in the text, and what it is about. */

@@ -11,7 +11,7 @@ import { take, thread } from './threads'
 export const HALVES = 16
 
 /** The number that is nearest to x among halves, as its bits; too large ones become the largest. */
-function halfBits(x: f32): u32 {
+export function halfBits(x: f32): u32 {
   const bits = reinterpret<u32>(x)
   const sign = (bits >> 16) & 0x8000
   const rest = bits & 0x7fffffff
@@ -23,7 +23,7 @@ function halfBits(x: f32): u32 {
   return sign | ((rest - 0x38000000 + 0xfff + ((rest >> 13) & 1)) >> 13)
 }
 
-function halfValue(bits: u32): f32 {
+export function halfValue(bits: u32): f32 {
   const shifted = ((bits & 0x7fff) << 13) | ((bits & 0x8000) << 16)
   // 2^112 mends the exponent.
   return reinterpret<f32>(shifted) * reinterpret<f32>(0x77800000)
@@ -36,7 +36,7 @@ function middle(bits: i32): f32 {
   return <f32>((1 << bits) - 1) * 0.5
 }
 
-/** Coded rows are described in memory by eight 32-bit fields, which src/decoder/coded.ts writes. */
+/** Coded rows are described in memory by eleven 32-bit fields, which src/decoder/coded.ts writes. */
 // @ts-ignore: decorator
 @inline
 function codesOf(past: usize): usize {
@@ -83,6 +83,26 @@ function isSymmetric(past: usize): bool {
 @inline
 export function tableOf(past: usize): usize {
   return load<usize>(past, 28)
+}
+
+// @ts-ignore: decorator
+@inline
+export function outliersOf(past: usize): usize {
+  return load<usize>(past, 32)
+}
+
+/** Outliers of a row; 0 where none are kept. */
+// @ts-ignore: decorator
+@inline
+export function countOf(past: usize): i32 {
+  return load<i32>(past, 36)
+}
+
+/** The share of a block's range that codes cover. */
+// @ts-ignore: decorator
+@inline
+function rangeOf(past: usize): f32 {
+  return load<f32>(past, 40)
 }
 
 /** Where the scales of a row's blocks are; where not symmetric, the biases lie behind them. */
@@ -287,6 +307,22 @@ export function expandRows(
   for (let row = at; row < at + count; row++, to += <usize>size << 2) {
     if (row % tokens == 0 || (anew && row == at)) spread(s, z, past, row, first, size)
     expand(to, codesAt(past, row) + shift, size, bits, table, s, z)
+    addApart(to, past, row, first, size)
+  }
+}
+
+/** Adds what codes lack in the outliers of a row to its numbers from channel `first` on. */
+// @ts-ignore: decorator
+@inline
+function addApart(to: usize, past: usize, row: i32, first: i32, size: i32): void {
+  const count = countOf(past)
+  const list = outliersOf(past) + (<usize>(row * count) << 2)
+  for (let i = 0; i < count; i++) {
+    const p = list + (<usize>i << 1)
+    const channel = <i32>load<u16>(p) - first
+    if (channel < 0 || channel >= size) continue
+    const at = to + (<usize>channel << 2)
+    store<f32>(at, load<f32>(at) + halfValue(load<u16>(p + (<usize>count << 1))))
   }
 }
 
@@ -311,6 +347,8 @@ export function encodeRows(past: usize, first: i32, x: usize, rows: i32): void {
   const blocks = width / channels
   const line = lineOf(past)
   const levels = (1 << bits) - 1
+  const whole: f32 = 1
+  const cut: f32 = (whole - rangeOf(past)) * 0.5
   const reach: f32 = table
     ? max(abs(load<f32>(table)), abs(load<f32>(table + (<usize>levels << 2))))
     : middle(bits)
@@ -330,7 +368,11 @@ export function encodeRows(past: usize, first: i32, x: usize, rows: i32): void {
           most = max(most, value)
         }
       }
-      const span = symmetric ? max(-least, most) / reach : (most - least) / <f32>levels
+      const away = (most - least) * cut
+      least += away
+      most -= away
+      const steps: f32 = table ? 1 : <f32>levels
+      const span = symmetric ? max(-least, most) / reach : (most - least) / steps
       const scaleBits = halfBits(span)
       const scale = halfValue(scaleBits)
       store<u16>(at + (<usize>block << 1), <u16>scaleBits)
@@ -378,5 +420,6 @@ export function decodeRows(
     const to = out + (<usize>(row * width) << 2)
     spread(s, z, past, from + row, 0, width)
     expand(to, codesAt(past, from + row), width, bitsOf(past), tableOf(past), s, z)
+    addApart(to, past, from + row, 0, width)
   }
 }

@@ -175,6 +175,22 @@ describe('sliding', () => {
   })
 })
 
+it.each([
+  [kivi, { window: 0, group: 16 }],
+  [int4, { window: 0, group: 16, rotation: 'none' }],
+  [int4, { window: 20, slide: 60, group: 16 }],
+] as const)('outliers kept beside codes lose less', async (plugin, options) => {
+  const full = await outputs(
+    'slide' in options ? f16({ window: 20, slide: 60 }) : fullCache(),
+    CHUNKS,
+  )
+  const lost = async (share: number) =>
+    apart(await outputs(plugin({ ...options, outliers: share } as never), CHUNKS), full)
+  const [none, some, many] = [await lost(0), await lost(0.04), await lost(0.25)]
+  expect(some).toBeLessThan(none)
+  expect(many).toBeLessThan(0.6 * none)
+})
+
 it('takes memory as tokens come', async () => {
   const cache = int8().create(kernels, { ...SHAPE, capacity: 1_000_000 })
   const sizes = [cache.bytes]
@@ -195,6 +211,7 @@ it.each([
   ['kivi', kivi({ bits: 3, window: 40 })],
   ['fp8', fp8()],
   ['sliding', int4({ window: 10, slide: 90 })],
+  ['with outliers', kivi({ window: 40, outliers: 0.05 })],
 ])('%s knows beforehand what it will hold', async (_, scheme) => {
   const cache = scheme.create(kernels, SHAPE)
   const random = seededRandom(6)
@@ -257,6 +274,7 @@ describe('refuses', () => {
     [{ group: 24, rotation: 'none' }, /divide heads of 16|groups of 24|multiple of 8/],
     [{ bits: 5 }, /bits/],
     [{ window: -1 }, /window/],
+    [{ outliers: 0.5 }, /outliers/],
   ])('%j', (options, message) => {
     expect(() => {
       const cache = kivi(options as never).create(kernels, {

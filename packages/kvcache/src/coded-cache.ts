@@ -22,6 +22,8 @@ export interface GridChoice {
   readonly table?: Float32Array
   /** The share of a block's range that codes cover; numbers outside go to its ends. All of it by default. */
   readonly range?: number
+  /** The share of a token's numbers that are kept beside the codes, one at least where it is not 0. */
+  readonly outliers?: number
 }
 
 export interface CodedCacheOptions {
@@ -47,7 +49,8 @@ export function codedCache(
     size(shape, length) {
       const { layers, keyValueHeads, headSize } = shape
       const width = keyValueHeads * headSize
-      const choices = { ...options, ...gridsOf(options, shape, name) }
+      const outliers = outlierCounts(options, width)
+      const choices = { ...options, ...gridsOf(options, shape, name), outliers }
       const layout = usualLayout(choices, length)
       return {
         bytes: layers * layoutBytes(choices, layout, width),
@@ -57,6 +60,12 @@ export function codedCache(
     },
   }
 }
+
+/** Outliers of a token, of keys and of values. */
+const outlierCounts = ({ keys, values }: CodedCacheOptions, width: number) =>
+  [keys, values].map(({ outliers = 0 }) =>
+    outliers > 0 ? Math.max(1, Math.round(outliers * width)) : 0,
+  ) as [number, number]
 
 /** The grids of keys and values for heads of a model; refuses what does not go with them. */
 function gridsOf(
@@ -88,9 +97,9 @@ function createCache(
 ): Cache {
   const { layers: count, capacity } = shape
   const grids = gridsOf(options, shape, name)
-  const ranges = [options.keys.range ?? 1, options.values.range ?? 1] as const
+  const outliers = outlierCounts(options, shape.keyValueHeads * shape.headSize)
   const layers = Array.from({ length: count }, () =>
-    createLayer(kernels, shape, { ...options, ...grids, ranges }),
+    createLayer(kernels, shape, { ...options, ...grids, outliers }),
   )
   let length = 0
   return {
@@ -151,12 +160,12 @@ function createCache(
 }
 
 function gridOf(
-  { bits, per, group, symmetric, table }: GridChoice,
+  { bits, per, group, symmetric, table, range }: GridChoice,
   headSize: number,
   refuse: (why: string) => never,
 ): CacheGrid {
   if (bits === 16) return HALVES
-  const rest = { bits, symmetric, ...(table && { table }) }
+  const rest = { bits, symmetric, ...(table && { table }), ...(range && { range }) }
   if (per === 'channel') {
     if (group % 8 !== 0) refuse(`groups of ${group} tokens are no multiple of 8`)
     return { ...rest, tokens: group, channels: 1 }

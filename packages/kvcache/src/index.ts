@@ -18,3 +18,4 @@ export {
   kivi,
   nf4,
 } from './schemes.ts'
+export { type CacheSample, fitCacheTable } from './tables.ts'

@@ -11,7 +11,6 @@ import {
   scaleColumns,
   type Tensor,
 } from '@lowbit/core'
-import { narrow } from './narrow.ts'
 
 export interface LayerOptions {
   readonly keys: CacheGrid
@@ -22,8 +21,8 @@ export interface LayerOptions {
   readonly window: number
   /** The newest tokens that stay at all, at least; 0: all do. */
   readonly slide: number
-  /** The share of a block's range that codes cover, of keys and of values. */
-  readonly ranges: readonly [number, number]
+  /** Numbers of a token that are kept beside its codes, of keys and of values. */
+  readonly outliers: readonly [number, number]
   /** Which heads are turned by a Hadamard matrix before they are coded. */
   readonly rotate: Rotated
 }
@@ -45,10 +44,10 @@ export interface LayerLayout {
   readonly forgotten: number
 }
 
-type Choices = Pick<LayerOptions, 'keys' | 'values' | 'sinks' | 'window' | 'slide'>
+type Choices = Pick<LayerOptions, 'keys' | 'values' | 'sinks' | 'window' | 'slide' | 'outliers'>
 
 /** Tokens that are coded together. */
-function batchOf({ keys, values }: Choices): number {
+function batchOf({ keys, values }: Pick<Choices, 'keys' | 'values'>): number {
   const block = Math.max(keys.tokens, values.tokens)
   return Math.ceil(BATCH / block) * block
 }
@@ -67,13 +66,14 @@ export function usualLayout(choices: Choices, length: number): LayerLayout {
 
 /** Bytes of one layer's tokens, kept so. */
 export function layoutBytes(
-  { keys, values }: Choices,
+  { keys, values, outliers }: Choices,
   { length, coded, forgotten }: LayerLayout,
   width: number,
 ): number {
   const codes = [keys, values].map(
-    (grid) =>
-      coded * codeColumns(grid, width) * 4 + (coded / grid.tokens) * scaleColumns(grid, width) * 2,
+    (grid, i) =>
+      coded * (codeColumns(grid, width) + outliers[i]) * 4 +
+      (coded / grid.tokens) * scaleColumns(grid, width) * 2,
   )
   return codes[0] + codes[1] + (length - coded - forgotten) * width * 2 * 4
 }
@@ -106,7 +106,7 @@ export function createLayer(
   { keyValueHeads, headSize, capacity }: Omit<CacheShape, 'layers'>,
   options: LayerOptions,
 ): Layer {
-  const { keys, values, sinks, window, slide, ranges, rotate } = options
+  const { keys, values, sinks, window, slide, outliers, rotate } = options
   const width = keyValueHeads * headSize
   const block = Math.max(keys.tokens, values.tokens)
   const batch = batchOf(options)
@@ -115,7 +115,7 @@ export function createLayer(
    * codes does not ask for their order, since keys have been turned by their positions.
    */
   const most = slide > 0 ? ringOf(options, batch) : Math.ceil(capacity / batch) * batch
-  const past = [keys, values].map((grid) => codedRows(kernels, grid, width))
+  const past = [keys, values].map((grid, i) => codedRows(kernels, grid, width, outliers[i]))
   let room = 0
   /** Dense tokens: the sinks, then those after the coded ones, from row `first` on. */
   let recent = denseRows(2 * (sinks + Math.min(window, capacity) + batch) + CHUNK)
@@ -158,6 +158,7 @@ export function createLayer(
       const { tokens } = rows.grid
       rows.codes = resized(kernels, rows.codes, coded, next)
       rows.scales = resized(kernels, rows.scales, coded / tokens, next / tokens)
+      if (rows.outliers) rows.outliers = resized(kernels, rows.outliers, coded, next)
     }
     room = next
   }
@@ -183,19 +184,16 @@ export function createLayer(
     }
   }
 
-  /** These rows are not read as they are any more. */
   function write(from: number, count: number, at: number): void {
     for (const [i, tensor] of recent.entries()) {
       const rows = kernels.rows(tensor, from, from + count)
-      narrow(kernels, rows, past[i].grid, ranges[i])
       kernels.encodeRows(past[i], at, rows)
     }
   }
 
   return {
     get bytes() {
-      const codes = past.reduce((sum, one) => sum + bytesOf(one.codes) + bytesOf(one.scales), 0)
-      return codes + bytesOf(recent[0]) + bytesOf(recent[1])
+      return [...recent, ...past.flatMap(tensorsOf)].reduce((sum, one) => sum + bytesOf(one), 0)
     },
 
     layout: (length) => ({ length, coded, forgotten }),
@@ -275,10 +273,11 @@ export function createLayer(
       const found = new Map<string, Tensor>()
       const held = length - forgotten - coded
       for (const [i, name] of ['keys', 'values'].entries()) {
-        const { codes, scales, grid } = past[i]
+        const { codes, scales, grid, outliers } = past[i]
         found.set(name, kernels.rows(recent[i], first, first + held))
         found.set(`${name}.codes`, kernels.rows(codes, 0, coded))
         found.set(`${name}.scales`, kernels.rows(scales, 0, coded / grid.tokens))
+        if (outliers) found.set(`${name}.outliers`, kernels.rows(outliers, 0, coded))
       }
       return found
     },
@@ -302,7 +301,7 @@ export function createLayer(
     },
 
     dispose() {
-      kernels.free(...recent, ...past.flatMap(({ codes, scales }) => [codes, scales]))
+      kernels.free(...recent, ...past.flatMap(tensorsOf))
     },
   }
 }
@@ -310,14 +309,24 @@ export function createLayer(
 interface GrowingRows extends CodedRows {
   codes: Tensor
   scales: Tensor
+  outliers?: Tensor
 }
 
+const tensorsOf = ({ codes, scales, outliers }: CodedRows): Tensor[] =>
+  outliers ? [codes, scales, outliers] : [codes, scales]
+
 /** No rows yet. */
-function codedRows(kernels: Kernels, grid: CacheGrid, width: number): GrowingRows {
+function codedRows(
+  kernels: Kernels,
+  grid: CacheGrid,
+  width: number,
+  outliers: number,
+): GrowingRows {
   return {
     grid,
     codes: kernels.tensor(0, codeColumns(grid, width), 'u32'),
     scales: kernels.tensor(0, scaleColumns(grid, width), 'u16'),
+    ...(outliers > 0 && { outliers: kernels.tensor(0, 2 * outliers, 'u16') }),
   }
 }
 

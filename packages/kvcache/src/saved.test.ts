@@ -56,6 +56,7 @@ const SCHEMES: readonly (readonly [string, CacheScheme])[] = [
   }),
   ['a sliding one', int4({ window: 32, slide: 64, group: 16 })],
   ['one that codes nothing', kivi({ window: 32, slide: 32 })],
+  ['one with outliers', kivi({ window: 32, group: 16, outliers: 0.05 })],
 ]
 
 it.each(SCHEMES)('%s goes on as if it had never been saved', async (_, scheme) => {

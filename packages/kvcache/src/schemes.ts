@@ -6,6 +6,7 @@ import {
   decodeFloat,
   definePlugin,
   FLOAT_FORMATS,
+  LowbitError,
   normalFloat,
 } from '@lowbit/core'
 import * as z from 'zod'
@@ -43,6 +44,17 @@ const range = z
   .min(0.1)
   .max(1)
   .describe('share of a block’s range that codes of values cover; numbers outside go to its ends')
+const outliers = z
+  .number()
+  .min(0)
+  .max(0.25)
+  .default(0)
+  .describe('share of a token’s numbers kept beside the codes, those that lie farthest out')
+const entries = z.array(z.number().min(0).max(1)).optional()
+const tables = z
+  .object({ keys: entries, values: entries })
+  .optional()
+  .describe('values between a block’s least number, 0, and its largest, 1, in place of even steps')
 /**
  * Where the squared error is least at 2 bits (tooling/figures/cache-grids.ts). Of values alone: keys that lie far out are those
  * that much attention goes to, and lose more by it than the others gain.
@@ -75,12 +87,13 @@ function perToken({ name, summary, grid, ...usual }: PerToken) {
         sinks,
         slide,
         range: range.default(grid.table ? 1 : usualRange(grid.bits)),
+        outliers,
         rotation: rotation(usual.rotation),
       }),
     },
     (options) => {
-      const { group, window, sinks, slide, range, rotation } = options
-      const choice: GridChoice = { ...grid, per: 'token', group }
+      const { group, window, sinks, slide, range, outliers, rotation } = options
+      const choice: GridChoice = { ...grid, per: 'token', group, outliers }
       return codedCache(name, options, {
         ...{ keys: choice, values: { ...choice, range }, window, sinks, slide },
         rotate: rotated(rotation),
@@ -150,6 +163,22 @@ export const nf4 = perToken({
   rotation: 'hadamard',
 })
 
+/** A table that was given, in order. */
+function tableOf(
+  given: readonly number[] | undefined,
+  bits: number,
+  name: string,
+): Float32Array | undefined {
+  if (given && given.length !== 2 ** bits) {
+    throw new LowbitError(
+      'bad-option',
+      `a table of ${bits} bits has ${2 ** bits} values; that of ${name} has ${given.length}`,
+      { option: 'tables' },
+    )
+  }
+  return given && Float32Array.from(given).sort()
+}
+
 /** KIVI (Liu et al., ICML 2024, section 3): outliers of keys are channels, so keys have a scale for each channel. */
 export const kivi = definePlugin(
   {
@@ -163,17 +192,23 @@ export const kivi = definePlugin(
       sinks,
       slide,
       range: range.optional().describe(`${range.description} (usually 0.75 at 2 bits, 1 above)`),
+      outliers,
+      tables,
       rotation: rotation('hadamard'),
     }),
   },
   (options) => {
-    const { bits, group, range = usualRange(bits) } = options
+    const { bits, group, outliers } = options
+    const [keys, values] = (['keys', 'values'] as const).map((name) =>
+      tableOf(options.tables?.[name], bits, name),
+    )
+    const { range = values ? 1 : usualRange(bits) } = options
     return codedCache(
       'kivi',
       { ...options, range },
       {
-        keys: { bits, per: 'channel', group, symmetric: false },
-        values: { bits, per: 'token', group, symmetric: false, range },
+        keys: { bits, per: 'channel', group, symmetric: false, outliers, table: keys },
+        values: { bits, per: 'token', group, symmetric: false, range, outliers, table: values },
         ...{ window: options.window, sinks: options.sinks, slide: options.slide },
         rotate: rotated(options.rotation),
       },

@@ -67,7 +67,9 @@ async function examine(flags: DoctorFlags, session: Session): Promise<void> {
     // Drivers of GPUs differ in what they get wrong; the CPU's kernels are the same WebAssembly everywhere.
     if (flags.contract || !strict.strict) {
       const make = () => session.kernels(flags, strict.strict)
-      checks.push(...(await checkContract(make, session.signal, progress)))
+      checks.push(
+        ...(await checkContract(make, strict.name === 'webgpu', session.signal, progress)),
+      )
     }
     progress.update(1, 'measuring speed')
   } finally {

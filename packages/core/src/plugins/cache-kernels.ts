@@ -11,8 +11,14 @@ export interface CacheGrid {
   readonly channels: number
   /** A value is scale · (code − (2^bits − 1) / 2); otherwise scale · code + bias, least and largest exactly met. */
   readonly symmetric: boolean
-  /** [2^bits] ascending values that take the place of code − …, for symmetric grids: NF4, FP8, fitted ones. */
+  /**
+   * [2^bits] ascending values that take the place of the code. Symmetric (NF4, FP8): a value is scale · entry, and the
+   * largest entry meets the block's largest number. Otherwise they lie between 0, a block's least number, and 1, its
+   * largest: a value is scale · entry + bias.
+   */
   readonly table?: Float32Array
+  /** The share of a block's range, around its middle, that codes cover; numbers outside go to its ends. Usually 1. */
+  readonly range?: number
 }
 
 /**
@@ -20,11 +26,15 @@ export interface CacheGrid {
  * counted from the lowest of the first word.
  * `scales` u16 [capacity / tokens, width / channels], or twice as many columns where not symmetric: f16 scales, then
  * f16 biases; none for halves. Numbers beyond the halves become the largest one.
+ * `outliers` u16 [capacity, 2 · count], not for halves: of each row the columns, ascending, of the `count` numbers that
+ * are farthest from the mean of their block, then what codes lack there, as f16. Ranges are those of the others, and
+ * outliers are coded as the end of the range that they are nearest to.
  */
 export interface CodedRows {
   readonly codes: Tensor
   readonly scales: Tensor
   readonly grid: CacheGrid
+  readonly outliers?: Tensor
 }
 
 export interface CacheKernels {
@@ -62,7 +72,7 @@ export function scaleColumns({ bits, channels, symmetric }: CacheGrid, width: nu
 
 /** Refuses a grid that rows of `width` numbers can't have. */
 export function checkGrid(
-  { bits, tokens, channels, symmetric, table }: CacheGrid,
+  { bits, tokens, channels, symmetric, table, range = 1 }: CacheGrid,
   width: number,
 ): void {
   const refuse = (why: string): never => {
@@ -76,12 +86,30 @@ export function checkGrid(
   if (!(channels === 1 || (channels > 0 && channels % 8 === 0)) || width % channels !== 0) {
     refuse(`${channels} channels do not divide rows of ${width} in eights`)
   }
-  if (bits === 16 && !(tokens === 1 && channels === 1 && symmetric && !table)) {
+  if (bits === 16 && !(tokens === 1 && channels === 1 && symmetric && !table && range === 1)) {
     refuse('halves have no scales to share and no table')
   }
+  if (!(range > 0 && range <= 1)) refuse(`codes cover a share of the range, not ${range}`)
   if (!table) return
-  if (!symmetric) refuse('a table of values goes with symmetric grids')
   if (table.length !== 2 ** bits || table.some((value, i) => !(i === 0 || value >= table[i - 1]))) {
     refuse(`a table of ${bits} bits has ${2 ** bits} ascending values`)
   }
+  if (!symmetric && !(table[0] >= 0 && table[table.length - 1] <= 1)) {
+    refuse('the table of a grid that is not symmetric lies between 0 and 1')
+  }
+}
+
+/** How many outliers a row has; refuses tensors that don't go with the codes. */
+export function outliersOf({ codes, grid, outliers }: CodedRows, width: number): number {
+  if (!outliers) return 0
+  const { type, rows, columns } = outliers
+  const count = columns / 2
+  const fits = type === 'u16' && rows >= codes.rows && count > 0 && count * 2 <= width
+  if (!fits || !Number.isInteger(count) || grid.bits === 16 || width > 65_536) {
+    throw new LowbitError(
+      'bad-shape',
+      `outliers are ${type} ${rows} × ${columns}; of ${codes.rows} rows of ${width} codes they are u16, twice as many columns as outliers, at most half of a row, and none of halves`,
+    )
+  }
+  return count
 }

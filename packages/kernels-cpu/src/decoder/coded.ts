@@ -7,6 +7,7 @@ import {
   checkGrid,
   codeColumns,
   LowbitError,
+  outliersOf,
   scaleColumns,
 } from '@lowbit/core'
 import type { Device } from '../device.ts'
@@ -18,6 +19,8 @@ const FEW_ROWS = 5
 /** Positions of a task, and those that are expanded together, as in assembly/coded-attention.ts. */
 const CHUNK = 256
 const TILE = 8
+/** Bytes of the description of rows. */
+const DESCRIBED = 64
 /** Floats of a part before its output. */
 const PART_HEAD = 4
 
@@ -38,8 +41,10 @@ export function codedOperations(device: Device): CacheKernels {
   }
 
   /** Describes rows where the kernels read it (assembly/coded.ts); `which` of the two of one call. */
-  function describe({ codes, scales, grid }: CodedRows, width: number, which = 0): number {
+  function describe(from: CodedRows, width: number, which = 0): number {
+    const { codes, scales, grid, outliers } = from
     checkGrid(grid, width)
+    const count = outliersOf(from, width)
     const { bits, tokens, channels, symmetric } = grid
     const c = expect(codes, codes.rows, codeColumns(grid, width), 'codes', 'u32')
     const s = expect(
@@ -49,9 +54,11 @@ export function codedOperations(device: Device): CacheKernels {
       'scales',
       'u16',
     )
-    const at = device.room('coded rows', 64) + 32 * which
+    const at = device.room('coded rows', 2 * DESCRIBED) + DESCRIBED * which
     const fields = [c.at, s.at, width, bits, tokens, channels, symmetric ? 1 : 0, tableOf(grid)]
-    memory.u32.set(fields, at / 4)
+    const apart = outliers ? own(outliers, 'u16').at : 0
+    memory.u32.set([...fields, apart, count], at / 4)
+    memory.f32[at / 4 + 10] = grid.range ?? 1
     return at
   }
 
@@ -67,7 +74,22 @@ export function codedOperations(device: Device): CacheKernels {
           `rows ${start} to ${start + rows} are no blocks of ${tokens} among ${capacity}`,
         )
       }
-      device.run('encodeRows', rows * columns * 8, past, start, at, rows)
+      const work = rows * columns * 8
+      const count = outliersOf(into, columns)
+      if (count === 0) {
+        device.run('encodeRows', work, past, start, at, rows)
+        return
+      }
+      const kept = device.room('kept rows', rows * columns * 4)
+      const { channels } = into.grid
+      const found = device.roomPerThread('outliers', (columns / channels) * 12 + tokens * columns)
+      const place = [found.at, found.each]
+      device.run('findOutliers', work * count, past, start, at, kept, rows, ...place)
+      device.run('encodeRows', work, past, start, kept, rows)
+      const bare = describe({ ...into, outliers: undefined }, columns, 1)
+      const room = device.roomPerThread('coded', columns * 8)
+      device.run('decodeRows', work, kept, bare, start, rows, room.at, room.each)
+      device.run('keepOutliers', rows * columns, past, start, at, kept, rows)
     },
 
     decodeRows(out, from, start) {

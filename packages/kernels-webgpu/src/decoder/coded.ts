@@ -36,7 +36,7 @@ const code = groupwise('code rows', {
   writes: { scales: 'u32', codes: 'u32' },
   params: {
     ...{ width: 'u32', tokens: 'u32', channels: 'u32', levels: 'u32', symmetric: 'u32' },
-    ...{ tabled: 'u32', reach: 'f32' },
+    ...{ tabled: 'u32', reach: 'f32', cut: 'f32' },
   },
   functions: HALF,
   body: `
@@ -51,10 +51,13 @@ const code = groupwise('code rows', {
     low = min(low, value);
     high = max(high, value);
   }
-  let least = -most_of(lane, -low);
-  let most = most_of(lane, high);
+  let lowest = -most_of(lane, -low);
+  let highest = most_of(lane, high);
+  let least = lowest + p.cut * (highest - lowest);
+  let most = highest - p.cut * (highest - lowest);
   var span = (most - least) / f32(p.levels);
   if (p.symmetric == 1u) { span = max(-least, most) / p.reach; }
+  else if (p.tabled == 1u) { span = most - least; }
   let line = p.scales_at + (group / blocks) * blocks * (2u - p.symmetric) + group % blocks;
   let scale = half_value(half_bits(span));
   var bias = 0.0;
@@ -71,7 +74,7 @@ const code = groupwise('code rows', {
       if (p.tabled == 1u) {
         var distance = 3.4e38;
         for (var c = 0u; c <= p.levels; c++) {
-          let away = abs(value - scale * values[p.values_at + c]);
+          let away = abs(value - bias - scale * values[p.values_at + c]);
           if (away < distance) { distance = away; best = c; }
         }
       } else {
@@ -242,8 +245,16 @@ fn value_at(position: u32, column: u32, width: u32) -> f32 {
 }
 
 /** The tensors of coded rows, which must be those of rows of `width`. */
-function ownRows({ codes, scales, grid }: CodedRows, width: number) {
+function ownRows({ codes, scales, grid, outliers }: CodedRows, width: number) {
   checkGrid(grid, width)
+  // Attention has all eight bindings that a device must allow.
+  if (outliers) {
+    throw new LowbitError(
+      'not-supported',
+      'the WebGPU kernels keep no outliers beside a cache’s codes yet; set outliers to 0, or run on the CPU kernels',
+      { option: 'outliers' },
+    )
+  }
   const rows = Math.ceil(codes.rows / grid.tokens)
   return {
     codes: expect(codes, codes.rows, codeColumns(grid, width), 'codes', 'u32'),
@@ -276,7 +287,7 @@ export function codedOperations(device: Device): CacheKernels {
       const { rows, columns: width } = x
       const { codes, scales } = ownRows(into, width)
       const { grid } = into
-      const { bits, tokens, channels, symmetric, table } = grid
+      const { bits, tokens, channels, symmetric, table, range = 1 } = grid
       if (at < 0 || at % tokens !== 0 || rows % tokens !== 0 || at + rows > codes.rows) {
         throw new LowbitError('bad-shape', `rows ${at} to ${at + rows} are no blocks of ${tokens}`)
       }
@@ -296,7 +307,7 @@ export function codedOperations(device: Device): CacheKernels {
         device.run(
           code,
           { x, values: device.constant(table ?? NO_TABLE), scales: line, codes: wide },
-          { width, tokens, channels, levels, reach, ...flags },
+          { width, tokens, channels, levels, reach, cut: (1 - range) / 2, ...flags },
           (rows / tokens) * (width / channels),
         )
         const params = { count, width, bits, line: out.columns }

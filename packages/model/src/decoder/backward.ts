@@ -38,6 +38,8 @@ export interface BlockTrace {
 export interface BlockGradients {
   /** For each linear its inputs [tokens, inputs] and the gradient of its outputs; they last until it returns. */
   onLinear?(role: Role, input: Tensor, output: Tensor): void
+  /** The gradients of keys behind RoPE and of values, [tokens, keyValueHeads · headSize]; they last until it returns. */
+  onKeysAndValues?(keys: Tensor, values: Tensor): void
   /** Tensors that gradients of the norms are added to. */
   readonly attentionNorm?: Omit<NormGradients, 'input'>
   readonly mlpNorm?: Omit<NormGradients, 'input'>
@@ -164,6 +166,7 @@ export function backwardBlock(
     ...attentionShape(config),
     start: 0,
   })
+  gradients.onKeysAndValues?.(k, v)
   turnBack(context, [q, k])
   through('query', trace.attentionInput, q, input)
   through('key', trace.attentionInput, k, input, true)

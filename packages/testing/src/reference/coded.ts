@@ -9,6 +9,7 @@ import {
   fromFloat32,
   type Kernels,
   LowbitError,
+  outliersOf,
   scaleColumns,
   toFloat32,
 } from '@lowbit/core'
@@ -22,6 +23,31 @@ function half(x: number): number {
 
 const halfBits = (x: number): number => fromFloat32('f16', Float32Array.of(half(x)))[0]
 
+/** The places of each row's `count` numbers that are farthest from the mean of their block; of two as far the first. */
+function farthest(
+  values: ArrayLike<number>,
+  rows: number,
+  width: number,
+  { tokens, channels }: CacheGrid,
+  count: number,
+): ReadonlySet<number> {
+  const found = new Set<number>()
+  const blockOf = (row: number, column: number): number =>
+    Math.floor(row / tokens) * (width / channels) + Math.floor(column / channels)
+  const sums = new Float64Array((rows / tokens) * (width / channels))
+  for (let i = 0; i < rows * width; i++)
+    sums[blockOf(Math.floor(i / width), i % width)] += values[i]
+  for (let row = 0; row < rows; row++) {
+    const far = Array.from({ length: width }, (_, column) => ({
+      column,
+      by: Math.abs(values[row * width + column] - sums[blockOf(row, column)] / (tokens * channels)),
+    }))
+    far.sort((a, b) => b.by - a.by || a.column - b.column)
+    for (const { column } of far.slice(0, count)) found.add(row * width + column)
+  }
+  return found
+}
+
 export function codedOperations(
   { floats, codes: codesOf, operations }: Memory,
   { attention }: Pick<Kernels, 'attention'>,
@@ -33,7 +59,7 @@ export function codedOperations(
     scale: number,
     bias: number,
   ) {
-    if (table) return Math.fround(scale * table[code])
+    if (table) return Math.fround(scale * table[code] + bias)
     return symmetric ? scale * (code - (2 ** bits - 1) / 2) : scale * code + bias
   }
 
@@ -63,9 +89,11 @@ export function codedOperations(
   }
 
   const self: CacheKernels = {
-    encodeRows({ codes, scales, grid }, at, x) {
+    encodeRows(into, at, x) {
+      const { codes, scales, grid, outliers } = into
       const { rows, columns: width } = x
       checkGrid(grid, width)
+      const count = outliersOf(into, width)
       const { bits, tokens, channels, symmetric, table } = grid
       const blocks = width / channels
       const fits =
@@ -85,6 +113,7 @@ export function codedOperations(
         })
         return
       }
+      const apart = farthest(values, rows, width, grid, count)
       const levels = 2 ** bits - 1
       for (let t = 0; t < rows; t += tokens) {
         for (let block = 0; block < blocks; block++) {
@@ -93,11 +122,14 @@ export function codedOperations(
             column: block * channels + (i % channels),
           }))
           const found = cells.map(({ row, column }) => values[row * width + column])
-          const [least, most] = [Math.min(...found), Math.max(...found)]
+          const others = found.filter((_, i) => !apart.has(cells[i].row * width + cells[i].column))
+          const ends = others.length > 0 ? [Math.min(...others), Math.max(...others)] : [0, 0]
+          const cut = ((1 - (grid.range ?? 1)) / 2) * (ends[1] - ends[0])
+          const [least, most] = [ends[0] + cut, ends[1] - cut]
           const reach = table ? Math.max(-table[0], table[levels]) : levels / 2
           const span = symmetric
             ? Math.fround(Math.max(-least, most) / reach)
-            : Math.fround((most - least) / levels)
+            : Math.fround((most - least) / (table ? 1 : levels))
           const line = ((at + t) / tokens) * scales.columns
           numbers[line + block] = halfBits(span)
           const scale = half(span)
@@ -110,18 +142,32 @@ export function codedOperations(
             let best = 0
             let distance = Number.POSITIVE_INFINITY
             for (let code = 0; scale > 0 && code <= levels; code++) {
-              const away = Math.abs(found[i] - meanings[code])
+              const away = Math.abs(Math.min(most, Math.max(least, found[i])) - meanings[code])
               if (away < distance) [best, distance] = [code, away]
             }
             putCode(words, (at + row) * codes.columns, column, bits, best)
           })
         }
       }
+      if (!outliers) return
+      const coded = operations.tensor(rows, width)
+      self.decodeRows(coded, { codes, scales, grid }, at)
+      const lists = codesOf(outliers)
+      const decoded = floats(coded)
+      const places = [...apart].sort((a, b) => a - b)
+      places.forEach((place, i) => {
+        const line = (at + Math.floor(i / count)) * outliers.columns + (i % count)
+        lists[line] = place % width
+        lists[line + count] = halfBits(values[place] - decoded[place])
+      })
+      operations.free(coded)
     },
 
-    decodeRows(out, { codes, scales, grid }, at) {
+    decodeRows(out, from, at) {
+      const { codes, scales, grid, outliers } = from
       const { rows, columns: width } = out
       checkGrid(grid, width)
+      const count = outliersOf(from, width)
       const { bits, tokens, channels, symmetric } = grid
       if (at < 0 || at + rows > codes.rows) {
         throw new LowbitError('bad-shape', `there are ${codes.rows} rows, not ${at + rows}`)
@@ -141,6 +187,12 @@ export function codedOperations(
             continue
           }
           values[row * width + column] = numberOf(grid, code, scale, symmetric ? 0 : bias)
+        }
+        for (let i = 0; outliers && i < count; i++) {
+          const lists = codesOf(outliers)
+          const entry = (at + row) * outliers.columns + i
+          const lacks = toFloat32('f16', Uint16Array.of(lists[entry + count]))[0]
+          values[row * width + lists[entry]] += lacks
         }
       }
     },

@@ -16,6 +16,10 @@ import { type BenchOf, expectClose, expectRefusal, type Side } from './bench.ts'
 const table = (bits: number): Float32Array =>
   Float32Array.from({ length: 2 ** bits }, (_, i) => Math.sinh((4 * i) / (2 ** bits - 1) - 2))
 
+/** The same, from 0.05 to 0.95. */
+const between = (bits: number): Float32Array =>
+  table(bits).map((value) => 0.5 + (0.45 * value) / Math.sinh(2))
+
 const GRIDS: readonly (readonly [name: string, grid: CacheGrid])[] = [
   ['halves', HALVES],
   ...([2, 3, 4, 8] as const).flatMap((bits) => [
@@ -32,11 +36,19 @@ const GRIDS: readonly (readonly [name: string, grid: CacheGrid])[] = [
       `${bits} bits, a table`,
       { bits, tokens: 1, channels: 32, symmetric: true, table: table(bits) },
     ] as const,
+    [
+      `${bits} bits, a table from the least number on`,
+      { bits, tokens: 8, channels: 1, symmetric: false, table: between(bits) },
+    ] as const,
+    [
+      `${bits} bits, ranges that are cut`,
+      { bits, tokens: 1, channels: 16, symmetric: false, range: 0.75 },
+    ] as const,
   ]),
 ]
 
 /** Of heads of 32 and 64: scales for a whole head or half of one, and for channels of some tokens. */
-const LONG_GRIDS: readonly (readonly [name: string, grid: CacheGrid])[] = [
+export const LONG_GRIDS: readonly (readonly [name: string, grid: CacheGrid])[] = [
   ['halves', HALVES],
   ...([2, 3, 4, 8] as const).flatMap((bits) => [
     [`${bits} bits of a token`, { bits, tokens: 1, channels: 32, symmetric: false }] as const,
@@ -45,11 +57,20 @@ const LONG_GRIDS: readonly (readonly [name: string, grid: CacheGrid])[] = [
   ]),
   ['4 bits of two heads', { bits: 4, tokens: 1, channels: 64, symmetric: false }],
   ['4 bits, a table', { bits: 4, tokens: 1, channels: 32, symmetric: true, table: table(4) }],
+  [
+    '3 bits, a table from the least number on',
+    { bits: 3, tokens: 1, channels: 32, symmetric: false, table: between(3) },
+  ],
 ]
 
-const WIDTH = 32
+export const WIDTH = 32
 
-function store({ zeros }: Side, grid: CacheGrid, capacity: number, width = WIDTH): CodedRows {
+export function store(
+  { zeros }: Side,
+  grid: CacheGrid,
+  capacity: number,
+  width = WIDTH,
+): CodedRows {
   return {
     grid,
     codes: zeros(capacity, codeColumns(grid, width), 'u32'),
@@ -240,6 +261,13 @@ export function cacheContract(open: BenchOf, it: Declare): void {
           ...past,
           grid: { ...grid, symmetric: true, table: new Float32Array(16).map((_, i) => -i) },
         },
+        0,
+        zeros(8, WIDTH),
+      ),
+    )
+    await expectRefusal('a table beyond the range', () =>
+      kernels.encodeRows(
+        { ...past, grid: { ...grid, table: Float32Array.from({ length: 16 }, (_, i) => i) } },
         0,
         zeros(8, WIDTH),
       ),

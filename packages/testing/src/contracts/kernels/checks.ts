@@ -11,6 +11,7 @@ import { gradientContract } from './gradients.ts'
 import { linearAlgebraContract } from './linear-algebra.ts'
 import { matmulContract } from './matmul.ts'
 import { memoryContract } from './memory.ts'
+import { outliersContract } from './outliers.ts'
 import { roundingContract } from './rounding.ts'
 import { samplingContract } from './sampling.ts'
 import { tablesContract } from './tables.ts'
@@ -27,10 +28,16 @@ const GROUPS = {
   vectors: vectorContract,
   decoder: decoderContract,
   cache: cacheContract,
+  outliers: outliersContract,
   gradients: gradientContract,
   training: trainingContract,
   sampling: samplingContract,
 } satisfies Record<string, (open: BenchOf, it: Declare) => void>
+
+/** What the WebGPU kernels do not do yet. */
+export const LACKING_ON_WEBGPU = {
+  outliers: 'no outliers beside the codes of a cache on WebGPU yet',
+} as const
 
 /** A group of checks, by its name in GROUPS: `memory`, `matmul`, `rounding`, … */
 export type KernelGroup = keyof typeof GROUPS
