@@ -1,0 +1,30 @@
+/** What CUDA's kernels do not do yet: each is an error that says so. */
+
+import { type Kernels, LowbitError } from '@lowbit/core'
+
+const MISSING = [
+  ...(['fit', 'round', 'feedback', 'descend'] as const),
+  ...(['fitTables', 'decodeCodes', 'sumByCode'] as const),
+  ...(['nearest', 'clusterSums', 'cluster', 'neighbours', 'feedbackVectors'] as const),
+  ...(['decodeVectors', 'scatterVectors', 'descendVectors'] as const),
+  ...(['encodeRows', 'decodeRows', 'attendCoded'] as const),
+  ...(['normGradient', 'activateGradient', 'attentionGradient'] as const),
+  ...(['softAssign', 'softmaxGradient', 'distinct', 'adam'] as const),
+]
+
+type Missing = Pick<Kernels, (typeof MISSING)[number]>
+
+/** Groups of the contract that need them. */
+export const MISSING_GROUPS: readonly string[] = [
+  ...['fitting', 'rounding', 'tables', 'vectors', 'cache', 'gradients', 'training'],
+]
+
+export function missingOperations(): Missing {
+  const refuse = (name: string) => (): never => {
+    throw new LowbitError(
+      'not-supported',
+      `${name} is not done on CUDA yet; the devices cpu and webgpu do it`,
+    )
+  }
+  return Object.fromEntries(MISSING.map((name) => [name, refuse(name)])) as unknown as Missing
+}
