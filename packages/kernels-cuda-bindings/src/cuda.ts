@@ -4,7 +4,7 @@ import type { Kernels } from '@lowbit/core'
 import { algebraOperations } from './algebra.ts'
 import { decoderOperations } from './decoder.ts'
 import { openDevice } from './driver/device.ts'
-import { missingOperations } from './missing.ts'
+import { MISSING, missingOperations } from './missing.ts'
 import { tensorOperations } from './tensors.ts'
 import { weightOperations } from './weights.ts'
 
@@ -22,6 +22,8 @@ export interface CudaKernels extends Kernels {
   readonly driver: string
   /** The GPU, with its compute capability. */
   readonly device: string
+  /** Groups of the kernels' contract that are not done yet, and why. */
+  readonly missing: Readonly<Record<string, string>>
 }
 
 export async function cuda(options: CudaOptions = {}): Promise<CudaKernels> {
@@ -33,6 +35,7 @@ export async function cuda(options: CudaOptions = {}): Promise<CudaKernels> {
     strict: false,
     driver: device.driver,
     device: device.name,
+    missing: MISSING,
     get bytes() {
       return device.bytes
     },

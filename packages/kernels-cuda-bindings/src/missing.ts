@@ -2,7 +2,7 @@
 
 import { type Kernels, LowbitError } from '@lowbit/core'
 
-const MISSING = [
+const OPERATIONS = [
   ...(['fit', 'round', 'feedback', 'descend'] as const),
   ...(['fitTables', 'decodeCodes', 'sumByCode'] as const),
   ...(['nearest', 'clusterSums', 'cluster', 'neighbours', 'feedbackVectors'] as const),
@@ -12,12 +12,14 @@ const MISSING = [
   ...(['softAssign', 'softmaxGradient', 'distinct', 'adam'] as const),
 ]
 
-type Missing = Pick<Kernels, (typeof MISSING)[number]>
+type Missing = Pick<Kernels, (typeof OPERATIONS)[number]>
 
-/** Groups of the contract that need them. */
-export const MISSING_GROUPS: readonly string[] = [
-  ...['fitting', 'rounding', 'tables', 'vectors', 'cache', 'gradients', 'training'],
-]
+/** Groups of the contract that need them, and why they are not checked. */
+export const MISSING: Readonly<Record<string, string>> = Object.fromEntries(
+  ['fitting', 'rounding', 'tables', 'vectors', 'cache', 'gradients', 'training'].map((group) => [
+    ...[group, 'not on CUDA yet'],
+  ]),
+)
 
 export function missingOperations(): Missing {
   const refuse = (name: string) => (): never => {
@@ -26,5 +28,5 @@ export function missingOperations(): Missing {
       `${name} is not done on CUDA yet; the devices cpu and webgpu do it`,
     )
   }
-  return Object.fromEntries(MISSING.map((name) => [name, refuse(name)])) as unknown as Missing
+  return Object.fromEntries(OPERATIONS.map((name) => [name, refuse(name)])) as unknown as Missing
 }

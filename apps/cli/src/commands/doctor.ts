@@ -35,6 +35,14 @@ interface GpuFacts {
   peak(): Promise<{ readonly gigaflops: number; readonly gigabytesPerSecond: number }>
 }
 
+/** What kernels of an NVIDIA GPU say beyond the rest. */
+interface CudaFacts {
+  readonly driver: string
+  readonly device: string
+  /** Groups of the contract that they do not do yet, and why. */
+  readonly missing: Readonly<Record<string, string>>
+}
+
 async function examine(flags: DoctorFlags, session: Session): Promise<void> {
   const features = wasmFeatures()
   const checks: Check[] = [
@@ -51,6 +59,7 @@ async function examine(flags: DoctorFlags, session: Session): Promise<void> {
   const strict = await session.kernels(flags, true)
   // A GPU has one set of kernels, which is not strict.
   const relaxed = strict.strict ? await session.kernels(flags, false) : strict
+  const nvidia = 'driver' in relaxed ? (relaxed as Kernels & CudaFacts) : undefined
   const progress = session.progress('checking')
   try {
     for (const kernels of new Set([strict, relaxed])) {
@@ -67,7 +76,7 @@ async function examine(flags: DoctorFlags, session: Session): Promise<void> {
     // Drivers of GPUs differ in what they get wrong; the CPU's kernels are the same WebAssembly everywhere.
     if (flags.contract || !strict.strict) {
       const make = () => session.kernels(flags, strict.strict)
-      checks.push(...(await checkContract(make, session.signal, progress)))
+      checks.push(...(await checkContract(make, session.signal, progress, nvidia?.missing)))
     }
     progress.update(1, 'measuring speed')
   } finally {
@@ -82,6 +91,7 @@ async function examine(flags: DoctorFlags, session: Session): Promise<void> {
     ...machine,
     features: gpu?.features ?? features,
     ...(gpu && { adapter: gpu.adapter, choices: gpu.choices, peak }),
+    ...(nvidia && { driver: nvidia.driver, device: nvidia.device, missing: nvidia.missing }),
     passed: checks.filter(({ ok }) => ok).length,
     failed: checks.filter(({ ok }) => !ok).length,
     gigabytesPerSecond: speed.memoryBytesPerSecond / 1e9,
@@ -97,6 +107,13 @@ async function examine(flags: DoctorFlags, session: Session): Promise<void> {
       ['processor', `${machine.processor}, ${machine.cores} cores`],
       ['memory', `${bytes(machine.memoryBytes)}, ${bytes(machine.freeMemoryBytes)} free`],
       ...(gpu ? [['adapter', gpu.adapter] as const] : []),
+      ...(nvidia
+        ? [
+            ['GPU', nvidia.device] as const,
+            ['driver', `for CUDA ${nvidia.driver}`] as const,
+            ['not done yet', Object.keys(nvidia.missing).join(', ') || 'nothing'] as const,
+          ]
+        : []),
       ['relaxed SIMD', yes(features.relaxedSimd)],
       ['threads', features.sharedMemory ? 'yes' : 'no: everything runs on one thread'],
       ['kernels', `${relaxed.name}: ${relaxed.variant}; ${strict.variant} for quantizing`],
