@@ -77,6 +77,8 @@ constexpr unsigned MOST_THREADS = 1024;
 constexpr size_t STACK = 64 << 10;
 
 static Fiber fibers[MOST_THREADS];
+/** The lanes of each warp that have not ended. */
+static unsigned alive[MOST_THREADS / 32];
 static uint64_t boards[MOST_THREADS / 32][2][32];
 static Context scheduler;
 static unsigned current, count;
@@ -102,6 +104,7 @@ static void pause_as(State state) {
 
 static void body() {
   running->run(arguments);
+  alive[current / 32] &= ~(1u << current % 32);
   pause_as(State::ended);
 }
 
@@ -112,10 +115,7 @@ unsigned lane() { return current % 32; }
 const uint64_t *exchange(unsigned mask, uint64_t value) {
   Fiber &fiber = fibers[current];
   const unsigned warp = current / 32, board = fiber.exchanges++ % 2;
-  for (unsigned i = warp * 32; i < warp * 32 + 32; i++) {
-    const bool here = i < count && fibers[i].state != State::ended;
-    if ((mask >> i % 32 & 1) && !here) missing_lanes = true;
-  }
+  if (mask & ~alive[warp]) missing_lanes = true;
   boards[warp][board][current % 32] = value;
   pause_as(State::at_warp);
   return boards[warp][board];
@@ -135,7 +135,9 @@ static bool release(unsigned from, unsigned to, State waiting) {
 }
 
 static Outcome run_block() {
+  std::memset(alive, 0, sizeof(alive));
   for (unsigned i = 0; i < count; i++) {
+    alive[i / 32] |= 1u << i % 32;
     fibers[i].state = State::ready;
     fibers[i].exchanges = 0;
     fibers[i].index = {i % blockDim.x, i / blockDim.x % blockDim.y, i / blockDim.x / blockDim.y};

@@ -41,6 +41,23 @@ __device__ inline f32 half_to_float(u32 bits) {
 #endif
 }
 
+__device__ inline u32 float_to_bits(f32 x) {
+#ifdef LOWBIT_EMULATION
+  return emulation::cast<u32>(x);
+#else
+  return __float_as_uint(x);
+#endif
+}
+
+/** Rounded half to even. */
+__device__ inline u32 float_to_half(f32 x) {
+#ifdef LOWBIT_EMULATION
+  return emulation::cast<u16>(static_cast<_Float16>(x));
+#else
+  return __half_as_ushort(__float2half_rn(x));
+#endif
+}
+
 /** Not NaN and not ±∞. */
 __device__ inline bool finite(f32 x) { return fabsf(x) <= 3.4028235e38f; }
 
@@ -61,6 +78,7 @@ template <class T, class Combine> __device__ T over_warp(T value, Combine combin
 
 /** The same on all threads of a block of so many; all of them must come here. */
 template <u32 THREADS, class T, class Combine> __device__ T over_block(T value, Combine combine) {
+  if constexpr (THREADS == WARP) return over_warp(value, combine);
   __shared__ T parts[THREADS / WARP];
   value = over_warp(value, combine);
   if (threadIdx.x % WARP == 0) parts[threadIdx.x / WARP] = value;

@@ -5,6 +5,7 @@ import { algebraOperations } from './algebra.ts'
 import { decoderOperations } from './decoder.ts'
 import { openDevice } from './driver/device.ts'
 import { MISSING, missingOperations } from './missing.ts'
+import { roundingOperations } from './rounding.ts'
 import { tensorOperations } from './tensors.ts'
 import { weightOperations } from './weights.ts'
 
@@ -43,6 +44,7 @@ export async function cuda(options: CudaOptions = {}): Promise<CudaKernels> {
     ...weightOperations(device),
     ...algebraOperations(device),
     ...decoderOperations(device),
+    ...roundingOperations(device),
     ...missingOperations(),
     dispose: device.dispose,
   }

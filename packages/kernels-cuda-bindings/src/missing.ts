@@ -3,7 +3,6 @@
 import { type Kernels, LowbitError } from '@lowbit/core'
 
 const OPERATIONS = [
-  ...(['fit', 'round', 'feedback', 'descend'] as const),
   ...(['fitTables', 'decodeCodes', 'sumByCode'] as const),
   ...(['nearest', 'clusterSums', 'cluster', 'neighbours', 'feedbackVectors'] as const),
   ...(['decodeVectors', 'scatterVectors', 'descendVectors'] as const),
@@ -16,7 +15,7 @@ type Missing = Pick<Kernels, (typeof OPERATIONS)[number]>
 
 /** Groups of the contract that need them, and why they are not checked. */
 export const MISSING: Readonly<Record<string, string>> = Object.fromEntries(
-  ['fitting', 'rounding', 'tables', 'vectors', 'cache', 'gradients', 'training'].map((group) => [
+  ['tables', 'vectors', 'cache', 'gradients', 'training'].map((group) => [
     ...[group, 'not on CUDA yet'],
   ]),
 )
