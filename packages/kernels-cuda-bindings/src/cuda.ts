@@ -4,9 +4,11 @@ import type { Kernels } from '@lowbit/core'
 import { algebraOperations } from './algebra.ts'
 import { decoderOperations } from './decoder.ts'
 import { openDevice } from './driver/device.ts'
+import { gradientOperations } from './gradients.ts'
 import { MISSING, missingOperations } from './missing.ts'
 import { roundingOperations } from './rounding.ts'
 import { tensorOperations } from './tensors.ts'
+import { trainingOperations } from './training.ts'
 import { weightOperations } from './weights.ts'
 
 export interface CudaOptions {
@@ -45,6 +47,8 @@ export async function cuda(options: CudaOptions = {}): Promise<CudaKernels> {
     ...algebraOperations(device),
     ...decoderOperations(device),
     ...roundingOperations(device),
+    ...gradientOperations(device),
+    ...trainingOperations(device),
     ...missingOperations(),
     dispose: device.dispose,
   }

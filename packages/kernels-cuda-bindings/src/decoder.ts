@@ -1,6 +1,13 @@
 /** A decoder's operations between its matrices, and what is done with logits. */
 
-import { type Activation, type Kernels, LowbitError, sampleLogits, type Tensor } from '@lowbit/core'
+import {
+  type Activation,
+  type AttentionShape,
+  type Kernels,
+  LowbitError,
+  sampleLogits,
+  type Tensor,
+} from '@lowbit/core'
 import type { Device } from './driver/device.ts'
 import { blocksOf, expect, own } from './tensors.ts'
 
@@ -27,6 +34,26 @@ export const ACTIVATIONS: Readonly<Record<Activation, number>> = {
 
 /** As in kernels/decoder.cu. */
 const LARGEST_HEAD = 512
+
+export function attentionInputs(query: Tensor, key: Tensor, value: Tensor, shape: AttentionShape) {
+  const { heads, keyValueHeads, headSize, start } = shape
+  const { rows } = query
+  const q = expect(query, rows, heads * headSize, 'q')
+  const k = expect(key, key.rows, keyValueHeads * headSize, 'k')
+  const v = expect(value, value.rows, keyValueHeads * headSize, 'v')
+  if (heads % keyValueHeads !== 0) {
+    throw new LowbitError('bad-shape', `${heads} heads do not share ${keyValueHeads} of keys`)
+  }
+  const keys = start + rows
+  if (start < 0 || k.rows < keys || v.rows < keys) {
+    throw new LowbitError('bad-shape', `there are fewer keys or values than ${keys} positions`)
+  }
+  if (headSize > LARGEST_HEAD) {
+    const most = `the ${LARGEST_HEAD} that attention on CUDA takes`
+    throw new LowbitError('not-supported', `heads of ${headSize} are larger than ${most}`)
+  }
+  return { q, k, v, rows }
+}
 
 function checkTargets(targets: Uint32Array, rows: number, columns: number): void {
   if (targets.length === rows && targets.every((token) => token < columns)) return
@@ -99,23 +126,10 @@ export function decoderOperations(device: Device): Operations {
       const count = rows * columns
       device.run('activate', { gate, up, out, count, kind: ACTIVATIONS[kind] }, blocksOf(count))
     },
-    attention(target, query, key, value, { heads, keyValueHeads, headSize, scale, start }) {
-      const { rows } = query
-      const q = expect(query, rows, heads * headSize, 'q')
-      const k = expect(key, key.rows, keyValueHeads * headSize, 'k')
-      const v = expect(value, value.rows, keyValueHeads * headSize, 'v')
+    attention(target, query, key, value, shape) {
+      const { q, k, v, rows } = attentionInputs(query, key, value, shape)
+      const { heads, keyValueHeads, headSize, scale, start } = shape
       const out = expect(target, rows, q.columns, 'out')
-      if (heads % keyValueHeads !== 0) {
-        throw new LowbitError('bad-shape', `${heads} heads do not share ${keyValueHeads} of keys`)
-      }
-      const keys = start + rows
-      if (start < 0 || k.rows < keys || v.rows < keys) {
-        throw new LowbitError('bad-shape', `there are fewer keys or values than ${keys} positions`)
-      }
-      if (headSize > LARGEST_HEAD) {
-        const most = `the ${LARGEST_HEAD} that attention on CUDA takes`
-        throw new LowbitError('not-supported', `heads of ${headSize} are larger than ${most}`)
-      }
       const sizes = { heads, sharers: keyValueHeads, size: headSize, start, scale }
       device.run('attention', { q, k, v, out, ...sizes }, rows * heads)
     },

@@ -19,7 +19,7 @@ export function noEmulation(): string | undefined {
 }
 
 const FLAGS = [
-  ...['-std=c++20', '-O2', '-fPIC', '-shared', '-DLOWBIT_EMULATION', '-Wall', '-Werror'],
+  ...['-std=c++20', '-O2', '-fPIC', '-shared', '-DLOWBIT_EMULATION', '-Wall'],
   ...['-Wno-unknown-pragmas', '-fsanitize=bounds', '-fsanitize-undefined-trap-on-error'],
   ...['-Iemulation', '-Ikernels'],
 ]
