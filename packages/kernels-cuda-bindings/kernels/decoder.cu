@@ -1,5 +1,6 @@
 // A decoder's operations between its matrices, and what is done with logits.
 #include "activations.cuh"
+#include "attention.cuh"
 
 struct Norm {
   const f32 *x;
@@ -91,54 +92,14 @@ struct Attention {
   f32 scale;
 };
 
-/** Largest head. */
-constexpr u32 HEAD = 512;
-
-/**
- * A block for each row and head: 128 positions at a time are scored, a thread each, and their values are added up,
- * a thread a channel; what was added before shrinks where a larger score is found.
- */
+/** A block for each row and head. */
 KERNEL(attention, Attention, 128) {
-  __shared__ f32 query[HEAD];
-  __shared__ f32 weights[LANES];
-  const u32 row = blockIdx.x / p.heads, head = blockIdx.x % p.heads, lane = threadIdx.x;
+  const u32 row = blockIdx.x / p.heads, head = blockIdx.x % p.heads;
   const u32 width = p.sharers * p.size, shared = head * p.sharers / p.heads * p.size;
-  const u32 seen = p.start + row + 1;
-  for (u32 i = lane; i < p.size; i += LANES) query[i] = p.q[blockIdx.x * p.size + i];
-  __syncthreads();
-  f32 most = -INFINITY, mass = 0, sums[HEAD / LANES] = {};
-  for (u32 from = 0; from < seen; from += LANES) {
-    const bool here = from + lane < seen;
-    f32 score = -INFINITY;
-    if (here) {
-      const f32 *key = p.k + (from + lane) * width + shared;
-      score = 0;
-      for (u32 i = 0; i < p.size; i++) score += query[i] * key[i];
-      score *= p.scale;
-    }
-    const f32 larger = fmaxf(most, over_block<LANES>(score, Most()));
-    const f32 weight = here ? expf(score - larger) : 0.0f;
-    weights[lane] = weight;
-    const f32 shrink = expf(most - larger);
-    mass = mass * shrink + over_block<LANES>(weight, Sum());
-    most = larger;
-    const u32 count = seen - from < LANES ? seen - from : LANES;
-#pragma unroll
-    for (u32 j = 0; j < HEAD / LANES; j++) {
-      const u32 channel = j * LANES + lane;
-      if (channel >= p.size) continue;
-      const f32 *value = p.v + from * width + shared + channel;
-      f32 sum = sums[j] * shrink;
-      for (u32 i = 0; i < count; i++) sum += weights[i] * value[i * width];
-      sums[j] = sum;
-    }
-    __syncthreads();
-  }
-#pragma unroll
-  for (u32 j = 0; j < HEAD / LANES; j++) {
-    const u32 channel = j * LANES + lane;
-    if (channel < p.size) p.out[blockIdx.x * p.size + channel] = sums[j] / mass;
-  }
+  attend(
+      p.q + blockIdx.x * p.size, p.out + blockIdx.x * p.size, p.size, p.start + row + 1, p.scale,
+      [&](u32 position, u32 i) { return p.k[position * width + shared + i]; },
+      [&](u32 position, u32 i) { return p.v[position * width + shared + i]; });
 }
 
 /** exp of differences of logits: those of 1e30 give a clean 0. */

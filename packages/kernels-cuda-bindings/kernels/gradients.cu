@@ -1,5 +1,6 @@
 // A decoder's operations backward.
 #include "activations.cuh"
+#include "attention.cuh"
 
 struct NormInput {
   const f32 *dy;
@@ -107,7 +108,6 @@ struct AttentionGradient {
   f32 scale;
 };
 
-constexpr u32 HEAD = 512;
 constexpr u32 PARTS = HEAD / LANES;
 
 struct Pair {

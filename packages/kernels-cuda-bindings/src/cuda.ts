@@ -2,6 +2,7 @@
 
 import type { Kernels } from '@lowbit/core'
 import { algebraOperations } from './algebra.ts'
+import { cacheOperations } from './cache.ts'
 import { decoderOperations } from './decoder.ts'
 import { openDevice } from './driver/device.ts'
 import { gradientOperations } from './gradients.ts'
@@ -49,6 +50,7 @@ export async function cuda(options: CudaOptions = {}): Promise<CudaKernels> {
     ...roundingOperations(device),
     ...gradientOperations(device),
     ...trainingOperations(device),
+    ...cacheOperations(device),
     ...missingOperations(),
     dispose: device.dispose,
   }

@@ -32,8 +32,8 @@ export const ACTIVATIONS: Readonly<Record<Activation, number>> = {
   ...{ silu: 0, gelu: 1, gelu_erf: 2, relu: 3 },
 }
 
-/** As in kernels/decoder.cu. */
-const LARGEST_HEAD = 512
+/** As in kernels/attention.cuh. */
+export const LARGEST_HEAD = 512
 
 export function attentionInputs(query: Tensor, key: Tensor, value: Tensor, shape: AttentionShape) {
   const { heads, keyValueHeads, headSize, start } = shape

@@ -6,14 +6,13 @@ const OPERATIONS = [
   ...(['fitTables', 'decodeCodes', 'sumByCode'] as const),
   ...(['nearest', 'clusterSums', 'cluster', 'neighbours', 'feedbackVectors'] as const),
   ...(['decodeVectors', 'scatterVectors', 'descendVectors'] as const),
-  ...(['encodeRows', 'decodeRows', 'attendCoded'] as const),
 ]
 
 type Missing = Pick<Kernels, (typeof OPERATIONS)[number]>
 
 /** Groups of the contract that need them, and why they are not checked. */
 export const MISSING: Readonly<Record<string, string>> = Object.fromEntries(
-  ['tables', 'vectors', 'cache'].map((group) => [...[group, 'not on CUDA yet']]),
+  ['tables', 'vectors'].map((group) => [...[group, 'not on CUDA yet']]),
 )
 
 export function missingOperations(): Missing {
