@@ -1,14 +1,15 @@
 /**
  * What caches in few bits cost and give, each token scored from the cache of those before it:
  *
- *     node tooling/figures/cache.ts [--model FOLDER --text FILE] [--context 2048] [--windows 1] [--only kivi,int4]
+ *     node tooling/figures/cache.ts [--model FOLDER --text FILE] [--context 2048] [--windows 1] [--skip 0] [--only 'kivi 2,int4']
+ *     node tooling/figures/cache.ts --needle [--model FOLDER --text FILE] [--context 2048] [--needles 1]
  *     node tooling/figures/cache.ts --speed [--model FOLDER --text FILE] [--context 8192] [--threads 1]
  */
 
 import { readFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
-import type { CacheScheme } from '@lowbit/core'
+import { type CacheScheme, seededRandom } from '@lowbit/core'
 import { DEMO_MODEL } from '@lowbit/demo-model'
 import { openFolder } from '@lowbit/formats'
 import { nodeFolder } from '@lowbit/formats/node'
@@ -22,28 +23,39 @@ const { values: flags } = parseArgs({
     text: { type: 'string' },
     context: { type: 'string' },
     windows: { type: 'string', default: '1' },
+    skip: { type: 'string', default: '0' },
     only: { type: 'string' },
+    needle: { type: 'boolean', default: false },
+    needles: { type: 'string', default: '1' },
     speed: { type: 'boolean', default: false },
     threads: { type: 'string', default: '1' },
   },
 })
 
 const ROWS: readonly (readonly [name: string, make: () => CacheScheme])[] = [
-  ['full, f32', fullCache],
+  ['full', fullCache],
   ['f16', () => f16()],
   ['int8', () => int8()],
   ['fp8', () => fp8()],
+  ['kivi 4', () => kivi({ bits: 4 })],
+  ['kivi 4 not rotated', () => kivi({ bits: 4, rotation: 'none' })],
   ['int4', () => int4()],
-  ['int4, not rotated', () => int4({ rotation: 'none' })],
+  ['int4 not rotated', () => int4({ rotation: 'none' })],
+  ['int4 no window', () => int4({ window: 0 })],
   ['nf4', () => nf4()],
-  ['kivi, 4 bits', () => kivi({ bits: 4 })],
+  ['kivi 3', () => kivi({ bits: 3 })],
+  ['kivi 3 not rotated', () => kivi({ bits: 3, rotation: 'none' })],
   ['int3', () => int3()],
-  ['kivi, 3 bits', () => kivi({ bits: 3 })],
+  ['kivi 2', () => kivi()],
+  ['kivi 2 not rotated', () => kivi({ rotation: 'none' })],
+  ['kivi 2 whole range', () => kivi({ range: 1 })],
   ['int2', () => int2()],
-  ['int2, window of 128', () => int2({ window: 128 })],
-  ['kivi, 2 bits', () => kivi()],
-  ['kivi, 2 bits, rotated', () => kivi({ rotation: 'hadamard' })],
+  ['int8 newest 512', () => int8({ slide: 512 })],
 ]
+
+/** Where a needle lies in the text, and what it is about. */
+const DEPTHS = [0, 0.25, 0.5, 0.75, 1]
+const HOUSES = ['blue', 'green', 'old', 'small', 'white']
 
 /** Tokens that are timed. */
 const NEW = 24
@@ -57,11 +69,16 @@ const tokenizer = await loadTokenizer(checkpoint)
 const text = await readFile(flags.text ?? fileURLToPath(DEMO_MODEL.evaluation), 'utf8')
 const context = Math.min(Number(flags.context ?? 2048), decoder.config.context)
 const windows = Number(flags.windows)
-const tokens = tokenizer.encode(text.slice(0, context * windows * 8)).slice(0, context * windows)
+/** Windows that are left out at the beginning. */
+const skip = context * Number(flags.skip)
+const tokens = tokenizer
+  .encode(text.slice(0, (skip + context * windows) * 8))
+  .slice(skip, skip + context * windows)
 const only = flags.only?.split(',')
-const rows = ROWS.filter(([name]) => !only || only.some((part) => name.startsWith(part)))
+const rows = ROWS.filter(([name]) => !only || only.includes(name))
 
 if (flags.speed) await speeds()
+else if (flags.needle) await needles()
 else await losses()
 kernels.dispose()
 
@@ -77,7 +94,6 @@ async function losses(): Promise<void> {
       windows,
       reference: decoder,
       cache: make(),
-      step: 1,
     })
     const change = `${(100 * (own / referencePerplexity - 1)).toFixed(2)} %`
     console.log(
@@ -86,16 +102,85 @@ async function losses(): Promise<void> {
   }
 }
 
-/** What 1,024 more tokens take, all layers together. */
-function bytesAToken(scheme: CacheScheme): number {
-  const { layers, keyValueHeads, headSize } = decoder.config
-  const [more, fewer] = [2048, 1024].map((capacity) => {
-    const cache = scheme.create(kernels, { layers, keyValueHeads, headSize, capacity })
-    const { bytes } = cache
-    cache.dispose()
-    return bytes
-  })
-  return (more - fewer) / 1024
+/** What a token takes once it has left the window, all layers together. */
+function bytesAToken({ size }: CacheScheme): number {
+  const [more, fewer] = [4096, 2048].map((length) => size(decoder.cacheShape, length).bytes)
+  return (more - fewer) / 2048
+}
+
+/** A fact among other text, and a question for it at the end: how likely its answer is, and whether it is said. */
+async function needles(): Promise<void> {
+  const titles = DEPTHS.map((depth) => `${depth * 100} %`)
+  console.log(
+    `| cache | ${titles.join(' | ')} | said | nats |\n|---|${'---|'.repeat(titles.length + 2)}`,
+  )
+  for (const [name, make] of rows) {
+    let said = 0
+    const losses: number[] = []
+    for (const depth of DEPTHS) {
+      let sum = 0
+      for (let n = 0; n < Number(flags.needles); n++) {
+        const found = await needle(make(), depth, n)
+        sum += found.loss
+        said += found.said ? 1 : 0
+      }
+      losses.push(sum / Number(flags.needles))
+    }
+    const mean = losses.reduce((a, b) => a + b) / losses.length
+    const cells = losses.map((loss) => loss.toFixed(3)).join(' | ')
+    const all = DEPTHS.length * Number(flags.needles)
+    console.log(`| ${name} | ${cells} | ${said} of ${all} | ${mean.toFixed(3)} |`)
+  }
+}
+
+/** Nats of the answer, and whether each of its tokens is the likeliest. */
+async function needle(
+  scheme: CacheScheme,
+  depth: number,
+  n: number,
+): Promise<{ loss: number; said: boolean }> {
+  const house = HOUSES[n % HOUSES.length]
+  const number = 1000 + (((n + 1) * 3917 + depth * 1364) % 9000)
+  const fact = tokenizer.encode(` The secret number of the ${house} house is ${number}.`)
+  const asked = tokenizer.encode(
+    `\n\nQuestion: What is the secret number of the ${house} house?\nAnswer: The secret number of the ${house} house is`,
+  )
+  const answer = tokenizer.encode(` ${number}.`)
+  const room = context - fact.length - asked.length - answer.length
+  const at = Math.floor(depth * room)
+  const hay = tokens.slice(0, room)
+  const all = [...hay.slice(0, at), ...fact, ...hay.slice(at), ...asked, ...answer]
+  const cache = decoder.cache(all.length, scheme)
+  let loss = 0
+  let said = true
+  for (let from = 0; from < all.length; ) {
+    const some = all.slice(from, from + Math.min(cache.steady, 128))
+    const hidden = decoder.forward(some, cache)
+    // The row of a token predicts the next one.
+    const first = Math.max(0, all.length - answer.length - 1 - from)
+    const last = Math.min(some.length, all.length - 1 - from)
+    if (first < last) {
+      const logits = decoder.logits(kernels.rows(hidden, first, last))
+      const values = await kernels.read(logits)
+      const out = kernels.tensor(last - first, 1)
+      kernels.crossEntropy(
+        out,
+        logits,
+        Uint32Array.from(all.slice(from + first + 1, from + last + 1)),
+      )
+      for (const nats of await kernels.read(out)) loss += nats
+      for (let row = 0; row < last - first; row++) {
+        const line = values.subarray(row * logits.columns, (row + 1) * logits.columns)
+        const target = all[from + first + 1 + row]
+        if (line.some((value) => value > line[target])) said = false
+      }
+      kernels.free(logits, out)
+    }
+    kernels.free(hidden)
+    from += some.length
+  }
+  cache.dispose()
+  return { loss: loss / answer.length, said }
 }
 
 /** Tokens per second behind a cache that is full of all before them. */
@@ -114,9 +199,19 @@ async function seconds(
   upTo: number,
 ): Promise<{ taken: number; bytes: number }> {
   const cache = decoder.cache(upTo, make())
+  // Keys and values of no text: what they are does not change how long they take.
+  const { layers, keyValueHeads, headSize } = decoder.config
+  const random = seededRandom(1)
   for (let from = 0; from < upTo - count; from += 256) {
-    const some = tokens.slice(from, Math.min(from + 256, upTo - count))
-    kernels.free(decoder.forward(some, cache))
+    const rows = Math.min(256, upTo - count - from)
+    const width = keyValueHeads * headSize
+    const some = kernels.upload(
+      Float32Array.from({ length: rows * width }, () => random() - 0.5),
+      ...[rows, width],
+    )
+    for (let layer = 0; layer < layers; layer++) cache.append(layer, some, some)
+    cache.advance(rows)
+    kernels.free(some)
   }
   const started = performance.now()
   for (const token of tokens.slice(upTo - count, upTo)) await step(decoder, cache, token)

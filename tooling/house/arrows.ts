@@ -7,6 +7,7 @@ export const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   formats: ['safetensors'],
   pipeline: ['model', 'formats'],
   inspection: ['model', 'formats'],
+  kvcache: ['safetensors'],
   testing: ['demo-model'],
 }
 

@@ -46,6 +46,11 @@ const COMMANDS: readonly Entry[] = [
     load: () => import('./commands/inspect.ts'),
   },
   {
+    name: 'cost',
+    summary: 'bytes, arithmetic and speed at most of a model on a device',
+    load: () => import('./commands/cost.ts'),
+  },
+  {
     name: 'studio',
     summary: 'the same as a web page: quantize, look, chat, in a browser tab',
     load: () => import('./commands/studio.ts'),

@@ -1,4 +1,5 @@
 export { packCodes, packedBytes, unpackCodes } from './bits/stream.ts'
+export { digest } from './digest.ts'
 export { type ErrorDetails, LowbitError } from './errors.ts'
 export {
   blockCount,

@@ -1,3 +1,18 @@
+export { COST_DEVICES, type DeviceFacts } from './cost/devices.ts'
+export {
+  type Arithmetic,
+  type Forecast,
+  forecast,
+  type Prediction,
+  predict,
+} from './cost/roofline.ts'
+export {
+  type ModelOnPaper,
+  type StoredMatrix,
+  storedBytes,
+  type Work,
+  workOf,
+} from './cost/work.ts'
 export { codeBits, describeMatrix } from './describe-matrix.ts'
 export { bytes, count, duration, percent, secondsLeft } from './figures.ts'
 export {

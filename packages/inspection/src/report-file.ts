@@ -22,6 +22,7 @@ const whole = z.object({
   bitsPerWeight: z.number(),
   bytes: z.number(),
   calibrationTokens: z.number(),
+  cache: z.looseObject({ scheme: z.string() }).optional(),
 })
 
 export type ReportedModule = z.output<typeof reported>

@@ -14,7 +14,7 @@ import {
 } from '@lowbit/model'
 import { demoFolder, randomValues, readDemoText } from '@lowbit/testing'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { CACHE_SCHEMES, f16, int8, kivi } from './index.ts'
+import { CACHE_SCHEMES, f16, fp8, int4, int8, kivi } from './index.ts'
 
 const kernels = await cpu({ threads: 1 })
 afterAll(() => kernels.dispose())
@@ -108,6 +108,113 @@ describe.each(CODED.map((plugin) => [plugin.name, plugin] as const))('%s', (_, p
   })
 })
 
+describe('sliding', () => {
+  /** Attention over the sinks and what of the newest is kept, by plain loops over all that was fed. */
+  async function expected(chunks: readonly number[], kept: (length: number) => number[]) {
+    const random = seededRandom(1)
+    const [keys, values]: [number[][], number[][]] = [[], []]
+    let out: number[] = []
+    for (const n of chunks) {
+      const fed = [WIDTH, WIDTH, HEADS * 16].map((width) => randomValues(n * width, random))
+      const rows = (x: Float32Array, width: number) =>
+        Array.from({ length: n }, (_, i) => [...x.subarray(i * width, (i + 1) * width)])
+      const seen = kept(keys.length)
+      keys.push(...rows(fed[0], WIDTH))
+      values.push(...rows(fed[1], WIDTH))
+      const here = [...seen, keys.length - 1]
+      const q = rows(fed[2], HEADS * 16)[n - 1]
+      out = Array.from({ length: HEADS }, (_, head) => {
+        const [from, at] = [head * 16, Math.floor(head / 2) * 16]
+        const part = (x: number[], i: number) => x.slice(i, i + 16)
+        const dot = (a: number[], b: number[]) => a.reduce((sum, x, i) => sum + x * b[i], 0)
+        const e = here.map((t) => Math.exp(dot(part(q, from), part(keys[t], at)) / 4))
+        const sum = e.reduce((a, b) => a + b)
+        const shares = e.map((x) => x / sum)
+        return Array.from({ length: 16 }, (_, d) =>
+          here.reduce((all, t, i) => all + shares[i] * values[t][at + d], 0),
+        )
+      }).flat()
+    }
+    return Float32Array.from(out)
+  }
+
+  it.each([
+    [{ window: 0, slide: 64 }, 64],
+    [{ window: 32, slide: 96 }, 96],
+    [{ window: 64, slide: 64 }, 64],
+    [{ window: 100, slide: 1 }, 100],
+  ])('%j attends over the sinks and the newest', async (options, least) => {
+    const scheme = int8({ ...options, sinks: 3, group: 16 })
+    const single = { ...SHAPE, layers: 1 }
+    const cache = scheme.create(kernels, single)
+    const random = seededRandom(1)
+    const chunks = [...new Array<number>(300).fill(1), 40, 1, 7, 1, 1]
+    let got = new Float32Array()
+    for (const n of chunks) {
+      got = (await step(cache, 0, n, random)) as Float32Array<ArrayBuffer>
+      cache.advance(n)
+    }
+    // In batches of 32: between `least` and 31 more are kept.
+    const kept = (length: number) => {
+      const gone = Math.max(0, Math.floor((length - 3 - least) / 32) * 32)
+      return Array.from({ length }, (_, i) => i).filter((i) => i < 3 || i >= 3 + gone)
+    }
+    const wanted = await expected(chunks, kept)
+    expect(cache.length).toBe(350)
+    expect(apart([got], [wanted])).toBeLessThan(2e-3)
+    expect(got.length).toBe(wanted.length)
+    const held = cache.bytes
+    for (let i = 0; i < 50; i++) {
+      await step(cache, 0, 1, random)
+      cache.advance(1)
+    }
+    expect(cache.bytes).toBe(held)
+    cache.truncate(399)
+    expect(cache.length).toBe(0)
+    cache.dispose()
+  })
+})
+
+it('takes memory as tokens come', async () => {
+  const cache = int8().create(kernels, { ...SHAPE, capacity: 1_000_000 })
+  const sizes = [cache.bytes]
+  const random = seededRandom(6)
+  for (let i = 0; i < 6; i++) {
+    for (const layer of [0, 1]) await step(cache, layer, 100, random)
+    cache.advance(100)
+    sizes.push(cache.bytes)
+  }
+  const dense = 600 * WIDTH * 4 * 2 * SHAPE.layers
+  expect(sizes[6]).toBeGreaterThan(sizes[1])
+  expect(sizes[6]).toBeLessThan(dense)
+  cache.dispose()
+})
+
+it.each([
+  ['full', fullCache()],
+  ['kivi', kivi({ bits: 3, window: 40 })],
+  ['fp8', fp8()],
+  ['sliding', int4({ window: 10, slide: 90 })],
+])('%s knows beforehand what it will hold', async (_, scheme) => {
+  const cache = scheme.create(kernels, SHAPE)
+  const random = seededRandom(6)
+  for (let n = 0; n < 250; n++) {
+    const held = [...cache.parts()]
+    const of = (part: string) => held.filter(([name]) => name.endsWith(part))
+    const bytes = held.reduce((sum, [, { rows, columns, type }]) => {
+      return sum + rows * columns * { f32: 4, u32: 4, u16: 2, u8: 1 }[type]
+    }, 0)
+    const rows = (part: string) => of(part).reduce((sum, [, tensor]) => sum + tensor.rows, 0)
+    const size = scheme.size(SHAPE, n)
+    expect(size.bytes).toBe(bytes)
+    expect(size.codedNumbers).toBe(rows('.codes') * WIDTH)
+    expect(size.tokens * 4).toBe(rows('.keys') + rows('.values') + rows('.codes'))
+    for (const layer of [0, 1]) await step(cache, layer, 1, random)
+    cache.advance(1)
+  }
+  cache.dispose()
+})
+
 it('a cut cache attends as one that never saw more', async () => {
   const make = () => int8({ window: 16, sinks: 2 }).create(kernels, SHAPE)
   const [cut, plain] = [make(), make()]
@@ -132,13 +239,8 @@ it('f16 loses what halves lose, and takes half the memory', async () => {
   const lost = apart(await outputs(f16(), CHUNKS), await outputs(fullCache(), CHUNKS))
   expect(lost).toBeGreaterThan(1e-9)
   expect(lost).toBeLessThan(1e-6)
-  const bytes = [8000, 4000].map((capacity) => {
-    const cache = f16().create(kernels, { ...SHAPE, capacity })
-    const { bytes } = cache
-    cache.dispose()
-    return bytes
-  })
-  expect(bytes[0] - bytes[1]).toBe(4000 * WIDTH * 2 * 2 * SHAPE.layers)
+  const bytes = [8192, 4096].map((tokens) => f16().size(SHAPE, tokens).bytes)
+  expect(bytes[0] - bytes[1]).toBe(4096 * WIDTH * 2 * 2 * SHAPE.layers)
 })
 
 describe('refuses', () => {
@@ -194,6 +296,7 @@ describe('on the demo', () => {
       context: 256,
       windows: 2,
       cache: fullCache(),
+      step: 1,
     })
     expect(stepped.perplexity / full).toBeCloseTo(1, 5)
   })
@@ -215,6 +318,18 @@ describe('on the demo', () => {
     expect(kl('int3')).toBeLessThan(kl('int2'))
     // KIVI's point: at 2 bits keys by channel lose less than keys by token.
     expect(kl('kivi')).toBeLessThan(kl('int2'))
+  })
+
+  it('what a cache lets run at once scores as one token at a time', async () => {
+    for (const cache of [kivi({ window: 40 }), int4({ sinks: 3 }), int8({ slide: 70, sinks: 1 })]) {
+      const run = (step?: number) =>
+        perplexity(decoder, tokens, { context: 200, windows: 1, cache, step })
+      const [at1, atOnce, tooMany] = [await run(1), await run(), await run(200)]
+      const off = (other: typeof at1) => Math.abs(other.perplexity / at1.perplexity - 1)
+      // Sums in another order tip a code now and then.
+      expect(off(atOnce)).toBeLessThan(2e-4)
+      expect(off(tooMany)).toBeGreaterThan(2 * off(atOnce))
+    }
   })
 
   it('generates as the full cache does, with 8 bits', async () => {

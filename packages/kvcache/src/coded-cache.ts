@@ -8,8 +8,9 @@ import {
   HALVES,
   type Kernels,
   LowbitError,
+  type Tensor,
 } from '@lowbit/core'
-import { createLayer } from './layer.ts'
+import { createLayer, layoutBytes, type Rotated, usualLayout } from './layer.ts'
 
 export interface GridChoice {
   /** 16: halves, of which none share a scale. */
@@ -19,6 +20,8 @@ export interface GridChoice {
   readonly group: number
   readonly symmetric: boolean
   readonly table?: Float32Array
+  /** The share of a block's range that codes cover; numbers outside go to its ends. All of it by default. */
+  readonly range?: number
 }
 
 export interface CodedCacheOptions {
@@ -26,7 +29,9 @@ export interface CodedCacheOptions {
   readonly values: GridChoice
   readonly window: number
   readonly sinks: number
-  readonly rotate: boolean
+  /** The newest tokens that are kept at all; 0: all are. */
+  readonly slide: number
+  readonly rotate: Rotated
 }
 
 export function codedCache(
@@ -39,7 +44,40 @@ export function codedCache(
     name,
     options: given,
     create: (kernels, shape) => createCache(kernels, shape, name, options),
+    size(shape, length) {
+      const { layers, keyValueHeads, headSize } = shape
+      const width = keyValueHeads * headSize
+      const choices = { ...options, ...gridsOf(options, shape, name) }
+      const layout = usualLayout(choices, length)
+      return {
+        bytes: layers * layoutBytes(choices, layout, width),
+        tokens: length - layout.forgotten,
+        codedNumbers: layers * layout.coded * width * 2,
+      }
+    },
   }
+}
+
+/** The grids of keys and values for heads of a model; refuses what does not go with them. */
+function gridsOf(
+  { keys, values, window, rotate }: CodedCacheOptions,
+  { headSize, context }: Omit<CacheShape, 'capacity'>,
+  name: string,
+): { keys: CacheGrid; values: CacheGrid } {
+  const refuse = (why: string): never => {
+    throw new LowbitError('bad-option', `cache ${name}: ${why}`, { option: 'cache' })
+  }
+  if (context !== undefined && window > context) {
+    refuse(`a window of ${window} tokens is longer than the model's context of ${context}`)
+  }
+  if (headSize % 8 !== 0) refuse(`heads of ${headSize} numbers do not divide into eights`)
+  const grids = { keys: gridOf(keys, headSize, refuse), values: gridOf(values, headSize, refuse) }
+  if ((rotate.keys || rotate.values) && !Number.isInteger(Math.log2(headSize))) {
+    refuse(
+      `a rotation needs heads of a power of two, not of ${headSize}; choose --cache-rotation none`,
+    )
+  }
+  return grids
 }
 
 function createCache(
@@ -48,21 +86,11 @@ function createCache(
   name: string,
   options: CodedCacheOptions,
 ): Cache {
-  const { layers: count, headSize, capacity } = shape
-  const refuse = (why: string): never => {
-    throw new LowbitError('bad-option', `cache ${name}: ${why}`, { option: 'cache' })
-  }
-  if (headSize % 8 !== 0) refuse(`heads of ${headSize} numbers do not divide into eights`)
-  if (options.rotate && !Number.isInteger(Math.log2(headSize))) {
-    refuse(
-      `a rotation needs heads of a power of two, not of ${headSize}; choose --cache-rotation none`,
-    )
-  }
-  const [keys, values] = [options.keys, options.values].map((choice) =>
-    gridOf(choice, headSize, refuse),
-  )
+  const { layers: count, capacity } = shape
+  const grids = gridsOf(options, shape, name)
+  const ranges = [options.keys.range ?? 1, options.values.range ?? 1] as const
   const layers = Array.from({ length: count }, () =>
-    createLayer(kernels, shape, { ...options, keys, values }),
+    createLayer(kernels, shape, { ...options, ...grids, ranges }),
   )
   let length = 0
   return {
@@ -71,6 +99,9 @@ function createCache(
     },
     get bytes() {
       return layers.reduce((sum, layer) => sum + layer.bytes, 0)
+    },
+    get steady() {
+      return layers[0].steady(length)
     },
     append(layer, newKeys, newValues) {
       if (length + newKeys.rows > capacity) {
@@ -91,8 +122,27 @@ function createCache(
     },
     truncate(to) {
       if (to >= length) return
-      length = Math.max(0, to)
+      length = layers[0].layout(length).forgotten > 0 ? 0 : Math.max(0, to)
       for (const layer of layers) layer.truncate(length)
+    },
+    layout: () => ({ ...layers[0].layout(length) }),
+    parts() {
+      const found = new Map<string, Tensor>()
+      for (const [i, layer] of layers.entries()) {
+        for (const [part, tensor] of layer.parts(length)) found.set(`${i}.${part}`, tensor)
+      }
+      return found
+    },
+    prepare(layout) {
+      const { length: tokens, coded = -1, forgotten = -1 } = layout
+      length = 0
+      if (!layers.every((layer) => layer.prepare({ length: tokens, coded, forgotten }))) {
+        throw new LowbitError(
+          'bad-cache',
+          `cache ${name}: no tokens are kept as ${JSON.stringify(layout)}`,
+        )
+      }
+      length = tokens
     },
     dispose() {
       for (const layer of layers) layer.dispose()

@@ -1,5 +1,12 @@
 export { type CodedCacheOptions, codedCache, type GridChoice } from './coded-cache.ts'
 export {
+  type CacheOrigin,
+  type LoadedCache,
+  type LoadOrigin,
+  loadCache,
+  saveCache,
+} from './saved.ts'
+export {
   CACHE_SCHEMES,
   type CacheSchemePlugin,
   f16,

@@ -6,9 +6,12 @@ import {
   type CodedRows,
   codeColumns,
   type Kernels,
+  resized,
+  roomFor,
   scaleColumns,
   type Tensor,
 } from '@lowbit/core'
+import { narrow } from './narrow.ts'
 
 export interface LayerOptions {
   readonly keys: CacheGrid
@@ -17,7 +20,17 @@ export interface LayerOptions {
   readonly sinks: number
   /** The newest tokens that stay as they are, at least. */
   readonly window: number
-  readonly rotate: boolean
+  /** The newest tokens that stay at all, at least; 0: all do. */
+  readonly slide: number
+  /** The share of a block's range that codes cover, of keys and of values. */
+  readonly ranges: readonly [number, number]
+  /** Which heads are turned by a Hadamard matrix before they are coded. */
+  readonly rotate: Rotated
+}
+
+export interface Rotated {
+  readonly keys: boolean
+  readonly values: boolean
 }
 
 /** Tokens that leave the window together, at least: one at a time would cost a call each. */
@@ -25,8 +38,51 @@ const BATCH = 32
 /** Tokens of a chunk that there is room for from the start; longer ones make more. */
 const CHUNK = 64
 
+/** Tokens by where they are: sinks, then `forgotten` ones, `coded` ones, and those that are left as they are. */
+export interface LayerLayout {
+  readonly length: number
+  readonly coded: number
+  readonly forgotten: number
+}
+
+type Choices = Pick<LayerOptions, 'keys' | 'values' | 'sinks' | 'window' | 'slide'>
+
+/** Tokens that are coded together. */
+function batchOf({ keys, values }: Choices): number {
+  const block = Math.max(keys.tokens, values.tokens)
+  return Math.ceil(BATCH / block) * block
+}
+
+/** Tokens in codes at most, where older ones are forgotten. */
+const ringOf = (choices: Choices, batch: number): number =>
+  Math.max(0, Math.ceil((choices.slide - choices.window) / batch)) * batch
+
+/** How tokens are kept that came one at a time. */
+export function usualLayout(choices: Choices, length: number): LayerLayout {
+  const batch = batchOf(choices)
+  const left = Math.floor((length - choices.sinks - choices.window) / batch) * batch
+  const coded = Math.max(0, choices.slide > 0 ? Math.min(left, ringOf(choices, batch)) : left)
+  return { length, coded, forgotten: Math.max(0, left - coded) }
+}
+
+/** Bytes of one layer's tokens, kept so. */
+export function layoutBytes(
+  { keys, values }: Choices,
+  { length, coded, forgotten }: LayerLayout,
+  width: number,
+): number {
+  const codes = [keys, values].map(
+    (grid) =>
+      coded * codeColumns(grid, width) * 4 + (coded / grid.tokens) * scaleColumns(grid, width) * 2,
+  )
+  return codes[0] + codes[1] + (length - coded - forgotten) * width * 2 * 4
+}
+
 export interface Layer {
   readonly bytes: number
+  layout(length: number): LayerLayout
+  /** Tokens until `settle` codes some. */
+  steady(length: number): number
   append(keys: Tensor, values: Tensor, length: number): void
   attend(
     out: Tensor,
@@ -38,28 +94,41 @@ export interface Layer {
   settle(length: number): void
   /** Forgets all past `length`; a block that is cut goes back to numbers, as far as its codes tell them. */
   truncate(length: number): void
+  /** The tensors behind a layout. */
+  parts(length: number): ReadonlyMap<string, Tensor>
+  /** Room for tokens that are kept so; false where none could be. */
+  prepare(layout: LayerLayout): boolean
   dispose(): void
 }
 
 export function createLayer(
   kernels: Kernels,
   { keyValueHeads, headSize, capacity }: Omit<CacheShape, 'layers'>,
-  { keys, values, sinks, window, rotate }: LayerOptions,
+  options: LayerOptions,
 ): Layer {
+  const { keys, values, sinks, window, slide, ranges, rotate } = options
   const width = keyValueHeads * headSize
   const block = Math.max(keys.tokens, values.tokens)
-  const batch = Math.ceil(BATCH / block) * block
-  const past = [keys, values].map((grid) => codedRows(kernels, grid, capacity, width))
+  const batch = batchOf(options)
+  /**
+   * Coded tokens at most. Where older ones are forgotten, new ones take their places, as in a ring: what attends over
+   * codes does not ask for their order, since keys have been turned by their positions.
+   */
+  const most = slide > 0 ? ringOf(options, batch) : Math.ceil(capacity / batch) * batch
+  const past = [keys, values].map((grid) => codedRows(kernels, grid, width))
+  let room = 0
   /** Dense tokens: the sinks, then those after the coded ones, from row `first` on. */
-  let recent = denseRows(2 * (sinks + window + batch) + CHUNK)
+  let recent = denseRows(2 * (sinks + Math.min(window, capacity) + batch) + CHUNK)
   let first = 0
   /** A rotation without signs is its own inverse. */
   const turn = (x: Tensor): void => {
     const signs = new Uint8Array(Math.ceil(x.columns / 8))
-    if (rotate) kernels.rotate(x, { block: headSize, signs })
+    kernels.rotate(x, { block: headSize, signs })
   }
-  /** Tokens in codes; they stand behind the sinks. */
+  const turned = [rotate.keys, rotate.values]
+  /** Tokens in codes; they stand behind the sinks and those that are forgotten. */
   let coded = 0
+  let forgotten = 0
 
   function denseRows(rows: number): [Tensor, Tensor] {
     return [kernels.tensor(rows, width), kernels.tensor(rows, width)]
@@ -81,63 +150,108 @@ export function createLayer(
     first = 0
   }
 
+  /** Room for so many tokens in codes. */
+  function makeCodedRoom(needed: number): void {
+    const next = Math.ceil(roomFor(room, needed, most) / batch) * batch
+    if (next === room) return
+    for (const rows of past) {
+      const { tokens } = rows.grid
+      rows.codes = resized(kernels, rows.codes, coded, next)
+      rows.scales = resized(kernels, rows.scales, coded / tokens, next / tokens)
+    }
+    room = next
+  }
+
+  /** Codes `count` dense rows from `from` on; what they take the place of is forgotten. */
+  function encode(from: number, count: number): void {
+    if (coded + count <= most) {
+      makeCodedRoom(coded + count)
+      write(from, count, coded)
+      coded += count
+      return
+    }
+    for (let done = 0; done < count; done += batch) {
+      if (most === 0) forgotten += batch
+      else if (coded < most) {
+        makeCodedRoom(coded + batch)
+        write(from + done, batch, coded)
+        coded += batch
+      } else {
+        write(from + done, batch, forgotten % most)
+        forgotten += batch
+      }
+    }
+  }
+
+  /** These rows are not read as they are any more. */
+  function write(from: number, count: number, at: number): void {
+    for (const [i, tensor] of recent.entries()) {
+      const rows = kernels.rows(tensor, from, from + count)
+      narrow(kernels, rows, past[i].grid, ranges[i])
+      kernels.encodeRows(past[i], at, rows)
+    }
+  }
+
   return {
     get bytes() {
       const codes = past.reduce((sum, one) => sum + bytesOf(one.codes) + bytesOf(one.scales), 0)
       return codes + bytesOf(recent[0]) + bytesOf(recent[1])
     },
 
+    layout: (length) => ({ length, coded, forgotten }),
+
+    steady: (length) => forgotten + coded + sinks + window + batch - length,
+
     append(newKeys, newValues, length) {
-      const held = length - coded
+      const held = length - forgotten - coded
       makeRoom(held, held + newKeys.rows)
       const at = first + held
       for (const [i, tensor] of [newKeys, newValues].entries()) {
         const rows = kernels.rows(recent[i], at, at + tensor.rows)
         kernels.copy(rows, tensor)
         // Turned keys meet turned queries; turned values are turned back behind the sum.
-        turn(rows)
+        if (turned[i]) turn(rows)
       }
     },
 
     attend(out, q, shape, length) {
       const [k, v] = recent.map((tensor) => kernels.rows(tensor, first, tensor.rows))
       let query = q
-      if (rotate) {
+      if (rotate.keys) {
         query = kernels.tensor(q.rows, q.columns)
         kernels.copy(query, q)
         turn(query)
       }
-      if (coded === 0) kernels.attention(out, query, k, v, { ...shape, start: length })
-      else {
-        const all = { ...shape, start: length }
-        kernels.attendCoded(out, query, past[0], past[1], coded, k, v, all)
-      }
-      if (!rotate) return
-      kernels.free(query)
-      turn(out)
+      const all = { ...shape, start: length - forgotten }
+      if (coded === 0) kernels.attention(out, query, k, v, all)
+      else kernels.attendCoded(out, query, past[0], past[1], coded, k, v, all)
+      if (rotate.keys) kernels.free(query)
+      if (rotate.values) turn(out)
     },
 
     settle(length) {
-      const left = length - coded - sinks - window
+      const left = length - forgotten - coded - sinks - window
       const leaving = Math.floor(left / batch) * batch
       if (leaving <= 0) return
-      const from = first + sinks
-      for (const [i, tensor] of recent.entries()) {
-        kernels.encodeRows(past[i], coded, kernels.rows(tensor, from, from + leaving))
-        // The sinks move up to those that stay. Less than a batch of them never meets itself.
-        if (sinks > 0) {
-          const to = first + leaving
-          kernels.copy(
-            kernels.rows(tensor, to, to + sinks),
-            kernels.rows(tensor, first, first + sinks),
-          )
-        }
+      encode(first + sinks, leaving)
+      // The sinks move up to those that stay. Less than a batch of them never meets itself.
+      for (const tensor of sinks > 0 ? recent : []) {
+        const to = first + leaving
+        kernels.copy(
+          kernels.rows(tensor, to, to + sinks),
+          kernels.rows(tensor, first, first + sinks),
+        )
       }
-      coded += leaving
       first += leaving
     },
 
     truncate(length) {
+      if (forgotten > 0) {
+        forgotten = 0
+        coded = 0
+        first = 0
+        return
+      }
       if (length >= coded + sinks) return
       const kept = Math.max(0, Math.floor((length - sinks) / block) * block)
       const back = Math.max(0, length - sinks - kept)
@@ -157,19 +271,53 @@ export function createLayer(
       coded = kept
     },
 
+    parts(length) {
+      const found = new Map<string, Tensor>()
+      const held = length - forgotten - coded
+      for (const [i, name] of ['keys', 'values'].entries()) {
+        const { codes, scales, grid } = past[i]
+        found.set(name, kernels.rows(recent[i], first, first + held))
+        found.set(`${name}.codes`, kernels.rows(codes, 0, coded))
+        found.set(`${name}.scales`, kernels.rows(scales, 0, coded / grid.tokens))
+      }
+      return found
+    },
+
+    prepare(layout) {
+      const held = layout.length - layout.forgotten - layout.coded
+      const possible =
+        layout.coded % block === 0 &&
+        layout.coded <= most &&
+        layout.forgotten % batch === 0 &&
+        (layout.forgotten === 0 || (slide > 0 && layout.coded === most)) &&
+        held >= (layout.coded + layout.forgotten > 0 ? sinks : 0)
+      if (!possible) return false
+      coded = 0
+      first = 0
+      makeCodedRoom(layout.coded)
+      makeRoom(0, held)
+      coded = layout.coded
+      forgotten = layout.forgotten
+      return true
+    },
+
     dispose() {
       kernels.free(...recent, ...past.flatMap(({ codes, scales }) => [codes, scales]))
     },
   }
 }
 
-function codedRows(kernels: Kernels, grid: CacheGrid, capacity: number, width: number): CodedRows {
-  const { tokens } = grid
-  const rows = Math.ceil(capacity / tokens) * tokens
+interface GrowingRows extends CodedRows {
+  codes: Tensor
+  scales: Tensor
+}
+
+/** No rows yet. */
+function codedRows(kernels: Kernels, grid: CacheGrid, width: number): GrowingRows {
   return {
     grid,
-    codes: kernels.tensor(rows, codeColumns(grid, width), 'u32'),
-    scales: kernels.tensor(rows / tokens, scaleColumns(grid, width), 'u16'),
+    codes: kernels.tensor(0, codeColumns(grid, width), 'u32'),
+    scales: kernels.tensor(0, scaleColumns(grid, width), 'u16'),
   }
 }
 

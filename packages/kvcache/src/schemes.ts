@@ -21,6 +21,12 @@ const sinks = z
   .max(32)
   .default(4)
   .describe('first tokens that stay in full: all later ones look at them')
+const slide = z
+  .int()
+  .min(0)
+  .max(1_000_000)
+  .default(0)
+  .describe('newest tokens that are kept at all, besides the first few; 0 keeps all')
 const group = (usual: number) =>
   z.int().min(8).max(1024).default(usual).describe('numbers that share a scale')
 const rotation = (usual: 'hadamard' | 'none') =>
@@ -28,6 +34,20 @@ const rotation = (usual: 'hadamard' | 'none') =>
     .enum(['hadamard', 'none'])
     .default(usual)
     .describe('whether heads are turned by a Hadamard matrix, which spreads outliers')
+const rotated = (rotation: 'hadamard' | 'none') => ({
+  keys: rotation === 'hadamard',
+  values: rotation === 'hadamard',
+})
+const range = z
+  .number()
+  .min(0.1)
+  .max(1)
+  .describe('share of a block’s range that codes of values cover; numbers outside go to its ends')
+/**
+ * Where the squared error is least at 2 bits (tooling/figures/cache-grids.ts). Of values alone: keys that lie far out are those
+ * that much attention goes to, and lose more by it than the others gain.
+ */
+const usualRange = (bits: number): number => (bits === 2 ? 0.75 : 1)
 const cacheBits = z
   .int()
   .min(2)
@@ -40,6 +60,7 @@ interface PerToken {
   readonly summary: string
   readonly grid: Omit<GridChoice, 'per' | 'group'>
   readonly group: number
+  readonly window: number
   readonly rotation: 'hadamard' | 'none'
 }
 
@@ -50,17 +71,19 @@ function perToken({ name, summary, grid, ...usual }: PerToken) {
       ...{ name, summary },
       options: z.object({
         group: group(usual.group),
-        window: window(0),
+        window: window(usual.window),
         sinks,
+        slide,
+        range: range.default(grid.table ? 1 : usualRange(grid.bits)),
         rotation: rotation(usual.rotation),
       }),
     },
     (options) => {
-      const { group, window, sinks, rotation } = options
+      const { group, window, sinks, slide, range, rotation } = options
       const choice: GridChoice = { ...grid, per: 'token', group }
       return codedCache(name, options, {
-        ...{ keys: choice, values: choice, window, sinks },
-        rotate: rotation === 'hadamard',
+        ...{ keys: choice, values: { ...choice, range }, window, sinks, slide },
+        rotate: rotated(rotation),
       })
     },
   )
@@ -68,11 +91,14 @@ function perToken({ name, summary, grid, ...usual }: PerToken) {
 
 /** What others are measured against: all in half the memory, nothing in codes. */
 export const f16 = definePlugin(
-  { name: 'f16', summary: 'halves instead of floats', options: z.object({}) },
+  {
+    ...{ name: 'f16', summary: 'halves instead of floats' },
+    options: z.object({ window: window(0), sinks, slide }),
+  },
   (options) => {
     const halves: GridChoice = { bits: 16, per: 'token', group: 1, symmetric: true }
-    const full = { keys: halves, values: halves, window: 0, sinks: 0, rotate: false }
-    return codedCache('f16', options, full)
+    const kept = { keys: halves, values: halves, ...options }
+    return codedCache('f16', options, { ...kept, rotate: rotated('none') })
   },
 )
 
@@ -82,6 +108,7 @@ const integers = (bits: GridChoice['bits']) =>
     summary: `integers of ${bits} bits, a scale and a least value for each group of a token's channels`,
     grid: { bits, symmetric: false },
     group: bits === 8 ? 64 : 32,
+    window: bits === 8 ? 0 : 128,
     rotation: bits === 8 ? 'none' : 'hadamard',
   })
 
@@ -110,6 +137,7 @@ export const fp8 = perToken({
   summary: 'FP8 E4M3 with a scale for each token and head',
   grid: { bits: 8, symmetric: true, table: e4m3() },
   group: 64,
+  window: 0,
   rotation: 'none',
 })
 
@@ -118,6 +146,7 @@ export const nf4 = perToken({
   summary: 'NF4 (QLoRA) with a scale for each group',
   grid: { bits: 4, symmetric: true, table: normalFloat(4) },
   group: 32,
+  window: 128,
   rotation: 'hadamard',
 })
 
@@ -132,17 +161,23 @@ export const kivi = definePlugin(
       group: group(32),
       window: window(128),
       sinks,
-      rotation: rotation('none'),
+      slide,
+      range: range.optional().describe(`${range.description} (usually 0.75 at 2 bits, 1 above)`),
+      rotation: rotation('hadamard'),
     }),
   },
   (options) => {
-    const { bits, group } = options
-    return codedCache('kivi', options, {
-      keys: { bits, per: 'channel', group, symmetric: false },
-      values: { bits, per: 'token', group, symmetric: false },
-      ...{ window: options.window, sinks: options.sinks },
-      rotate: options.rotation === 'hadamard',
-    })
+    const { bits, group, range = usualRange(bits) } = options
+    return codedCache(
+      'kivi',
+      { ...options, range },
+      {
+        keys: { bits, per: 'channel', group, symmetric: false },
+        values: { bits, per: 'token', group, symmetric: false, range },
+        ...{ window: options.window, sinks: options.sinks, slide: options.slide },
+        rotate: rotated(options.rotation),
+      },
+    )
   },
 )
 

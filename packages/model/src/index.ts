@@ -58,4 +58,5 @@ export {
 } from './evaluation/perplexity.ts'
 export { fullCache } from './generation/full-cache.ts'
 export { type GenerateOptions, type Generation, generate } from './generation/generate.ts'
+export { createMemory, type Memory, type MemoryOptions } from './generation/memory.ts'
 export { loadTokenizer, type Message, type Tokenizer } from './tokenizer/tokenizer.ts'

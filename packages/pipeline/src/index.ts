@@ -27,6 +27,6 @@ export {
   recipeSchema,
 } from './recipe/recipe.ts'
 export { quantizeSample, refuseFormat } from './recipe/refuse-format.ts'
-export { asksForText, assignQuantizers, makeQuantizer } from './recipe/resolve.ts'
+export { asksForText, assignQuantizers, makeCache, makeQuantizer } from './recipe/resolve.ts'
 export { endToEnd, type ModelTuner, type ModelTunerPlugin } from './tune/end-to-end.ts'
 export type { Tuned, TuneModel } from './tune/tune-model.ts'

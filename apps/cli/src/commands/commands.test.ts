@@ -296,6 +296,25 @@ describe('caches in few bits', () => {
     expect(Math.abs(perplexity / referencePerplexity - 1)).toBeLessThan(2e-3)
   })
 
+  it('a recipe says which one: on its own, and for the model that it made', async () => {
+    const folder = temporaryFolder()
+    const [recipe, made] = [path.join(folder, 'recipe.yaml'), path.join(folder, 'made')]
+    writeFileSync(
+      recipe,
+      'rules: [{ method: rtn, bits: 8 }]\ncache: { scheme: kivi, bits: 4, window: 32 }\n',
+    )
+    const kivi4 = { cache: 'kivi', cacheOptions: { bits: 4, window: 32 } }
+    const byFile = await runJson(['eval', 'demo', '--recipe', recipe, ...options])
+    expect(byFile.json).toMatchObject(kivi4)
+    expect((await runJson(['quantize', 'demo', '--recipe', recipe, '--out', made])).code).toBe(0)
+    expect((await runJson(['eval', made, ...options])).json).toMatchObject(kivi4)
+    const full = await runJson(['eval', made, '--cache', 'full', ...options])
+    expect(full.json.cache).toBe('full')
+    writeFileSync(recipe, 'rules: [{ method: rtn }]\ncache: { scheme: kivi, bits: 5 }\n')
+    const bad = ['quantize', 'demo', '--recipe', recipe, '--out', `${made}2`]
+    expect((await errorOf(bad)).message).toMatch(/one of 2, 3, 4, 8/)
+  })
+
   it('generate goes on with them', async () => {
     const { json } = await runJson([
       'generate',
@@ -311,13 +330,103 @@ describe('caches in few bits', () => {
     expect(json).toMatchObject({ cache: 'kivi', tokens: 4 })
   })
 
+  it('are saved, and loaded for a prompt that begins alike', async () => {
+    const file = path.join(temporaryFolder(), 'prompt.cache')
+    const cache = ['--cache', 'int8', '--cache-window', '8', '-n', '6']
+    const beginning = 'And it came to pass in the days of the king, that the people'
+    const saved = await runJson(['generate', 'demo', beginning, ...cache, '--cache-save', file])
+    expect(saved).toMatchObject({ code: 0, json: { reusedTokens: 0 } })
+    const longer = `${beginning}${saved.json.text as string}`
+    const words = ['generate', 'demo', longer, ...cache]
+    const [plain, loaded] = [await runJson(words), await runJson([...words, '--cache-load', file])]
+    expect(loaded.json.text).toBe(plain.json.text)
+    const { reusedTokens, promptTokens } = loaded.json as Record<string, number>
+    expect(reusedTokens).toBeGreaterThan(promptTokens - 3)
+    const wrong: readonly [string[], RegExp][] = [
+      [['generate', small, longer, ...cache, '--cache-load', file], /another model/],
+      [['generate', 'demo', longer, '--cache', 'int4', '--cache-load', file], /cache of int8/],
+      [['generate', 'demo', longer, '--cache-load', file], /cache of int8 .* not of full/],
+    ]
+    for (const [bad, message] of wrong) {
+      expect(await errorOf(bad)).toMatchObject({
+        ...{ code: 'bad-cache', file },
+        message: expect.stringMatching(message),
+      })
+    }
+    writeFileSync(file, readFileSync(file).subarray(0, 5000))
+    expect(await errorOf([...words, '--cache-load', file])).toMatchObject({ code: 'bad-cache' })
+  })
+
   it.each([
     [['--cache', 'int8', '--cache-bits', '2'], /int8 has no option bits/],
     [['--cache-bits', '2'], /belongs to a --cache other than full/],
     [['--cache', 'kivi', '--cache-bits', '5'], /one of 2, 3, 4, 8/],
+    [['--cache', 'kivi', '--cache-window', '4000'], /longer than the model's context of 512/],
+    [['--cache', 'int4', '--cache-group', '24'], /groups of 24 do not divide heads/],
   ])('refuses %j', async (flags, message) => {
     const { json, code } = await runJson(['eval', 'demo', ...flags])
     expect(code).not.toBe(0)
     expect((json as { error: { message: string } }).error.message).toMatch(message)
+  })
+})
+
+describe('cost', () => {
+  it('predicts memory and speed on devices that are data', async () => {
+    const { json, code } = await runJson([
+      ...['cost', small, '--device', 'a100', '--context', '100', '--context', '400'],
+      ...['--cache', 'int4', '--cache-window', '0'],
+    ])
+    expect(code).toBe(0)
+    const forecasts = json.forecasts as Json[]
+    expect(forecasts.map(({ arithmetic, context }) => [arithmetic, context])).toEqual([
+      ['weights', 100],
+      ['weights', 400],
+      ['activations', 100],
+      ['activations', 400],
+    ])
+    const [near, far] = forecasts as unknown as { tokensPerSecond: number; cacheBytes: number }[]
+    expect(far.tokensPerSecond).toBeLessThan(near.tokensPerSecond)
+    expect(far.cacheBytes).toBeGreaterThan(near.cacheBytes)
+    expect(json.weightBytes).toBeLessThan(5_246_208 * 2)
+  })
+
+  it('counts what a recipe would make as what it makes', async () => {
+    const recipe = path.join(temporaryFolder(), 'recipe.yaml')
+    writeFileSync(recipe, 'rules: [{ method: rtn, bits: 4 }]\ncache: { scheme: int8 }\n')
+    const words = ['--device', 'rtx4090', '--context', '256']
+    const [planned, made] = await Promise.all([
+      runJson(['cost', 'demo', '--recipe', recipe, ...words]),
+      runJson(['cost', small, '--cache', 'int8', ...words]),
+    ])
+    expect(planned.json.cache).toBe('int8')
+    expect(planned.json.forecasts).toEqual(made.json.forecasts)
+  })
+
+  it('holds its forecast against this machine', async () => {
+    const words = ['cost', small, '--measure', '--context', '64', '--threads', '1']
+    const { json } = await runJson(words)
+    for (const { measured } of json.forecasts as { measured: Record<string, number> }[]) {
+      expect(measured.tokensPerSecond).toBeGreaterThan(0)
+      expect(measured.error).toBeGreaterThan(-1)
+    }
+    const { stdout } = await runCli(words)
+    expect(stdout).toMatch(/measured +off/)
+  })
+
+  it('takes a device from a file, and refuses what is none', async () => {
+    const file = path.join(temporaryFolder(), 'own.json')
+    const own = { memoryBytes: 1e6, bytesPerSecond: 1e9, busBytesPerSecond: 1e9 }
+    const words = ['cost', 'demo', '--context', '10', '--device', file]
+    writeFileSync(file, JSON.stringify({ ...own, flops: { f32: 1e9, f16: 1e9, int8: 1e9 } }))
+    expect((await runJson(words)).json.forecasts).toMatchObject([{ fits: false }])
+    writeFileSync(file, JSON.stringify(own))
+    expect(await errorOf(words)).toMatchObject({ option: 'device' })
+    expect(await errorOf(['cost', 'demo', '--device', 'abacus'])).toMatchObject({
+      ...{ option: 'device', message: expect.stringMatching(/there are cpu, webgpu, a100/) },
+    })
+    expect(await errorOf(['cost', 'demo', '--device', 'h100', '--measure'])).toMatchObject({
+      option: 'measure',
+    })
+    expect(await errorOf(['cost', 'demo', '--context', '512'])).toMatchObject({ option: 'context' })
   })
 })

@@ -12,7 +12,14 @@ import {
   type Tokenizer,
 } from '@lowbit/model'
 import { type Command, Option } from 'commander'
-import { addCacheFlags, addCacheStepFlag, type CacheFlags, readCache } from '../flags/cache.ts'
+import {
+  addCacheFlags,
+  addCacheStepFlag,
+  type CacheChoice,
+  type CacheFlags,
+  cacheFor,
+  readCache,
+} from '../flags/cache.ts'
 import { ACTIVATIONS, type Activations, addDeviceFlags, type DeviceFlags } from '../flags/device.ts'
 import { wholeNumber } from '../flags/values.ts'
 import { type LoadedModel, loadModel } from '../model-source/load-model.ts'
@@ -60,18 +67,19 @@ export function define(command: Command, run: (action: Action) => Promise<void>)
   addCacheStepFlag(command)
   addDeviceFlags(command)
   command.action((model: string, flags: Flags) =>
-    run((session) => evaluate(model, readCache(command, flags), flags, session)),
+    run(async (session) => evaluate(model, await readCache(command, flags), flags, session)),
   )
 }
 
 async function evaluate(
   name: string,
-  cache: CacheScheme | undefined,
+  choice: CacheChoice,
   flags: Flags,
   session: Session,
 ): Promise<void> {
   const started = performance.now()
   const model = await openModel(name, session)
+  const cache = await cacheFor(choice, model)
   const text = await chooseText(model, flags)
   const tasks = await readTasks(flags.tasks ?? [])
   const tokenizer = await loadTokenizer(model.checkpoint)
@@ -98,7 +106,8 @@ async function evaluate(
   const seconds = (performance.now() - started) / 1000
   session.result({
     model: name,
-    cache: flags.cache,
+    cache: cache?.name ?? 'full',
+    ...(cache && { cacheOptions: cache.options }),
     ...measured,
     bitsPerWeight: loaded.bitsPerWeight,
     seconds,
@@ -107,6 +116,7 @@ async function evaluate(
   session.print(
     facts([
       ['bits per weight', loaded.bitsPerWeight.toFixed(4)],
+      ...(cache ? [['keys and values', cache.name] as const] : []),
       ...(measured ? perplexityFacts(measured, flags) : []),
       ['time', duration(seconds)],
     ]),

@@ -1,14 +1,21 @@
 /** lowbit generate */
 
 import { text as readStream } from 'node:stream/consumers'
-import { type CacheScheme, LowbitError } from '@lowbit/core'
-import { generate, loadTokenizer } from '@lowbit/model'
+import { LowbitError } from '@lowbit/core'
+import { createMemory, generate, loadTokenizer } from '@lowbit/model'
 import { type Command, Option } from 'commander'
-import { addCacheFlags, type CacheFlags, readCache } from '../flags/cache.ts'
+import {
+  addCacheFlags,
+  type CacheChoice,
+  type CacheFlags,
+  cacheFor,
+  readCache,
+} from '../flags/cache.ts'
 import { ACTIVATIONS, type Activations, addDeviceFlags, type DeviceFlags } from '../flags/device.ts'
 import { parseNumber, wholeNumber } from '../flags/values.ts'
 import { loadModel } from '../model-source/load-model.ts'
 import { openModel } from '../model-source/open-model.ts'
+import { readCacheFile, restoreCache, writeCacheFile } from '../model-source/saved-cache.ts'
 import type { Action } from '../program.ts'
 import type { Session } from '../session.ts'
 import { streamText } from '../terminal/stream-text.ts'
@@ -21,6 +28,8 @@ interface Flags extends DeviceFlags, CacheFlags {
   readonly topP: number
   readonly seed: number
   readonly chat?: boolean
+  readonly cacheSave?: string
+  readonly cacheLoad?: string
   readonly activations: Activations
 }
 
@@ -49,26 +58,35 @@ export function define(command: Command, run: (action: Action) => Promise<void>)
         .default('int8'),
     )
   addCacheFlags(command)
+  command
+    .option('--cache-save <file>', 'write them to a file in the end')
+    .option('--cache-load <file>', 'begin with those of a file, as far as the prompt is the same')
   addDeviceFlags(command)
   command.action((model: string, prompt: string | undefined, flags: Flags) =>
-    run((session) => continueText(model, prompt, readCache(command, flags), flags, session)),
+    run(async (session) =>
+      continueText(model, prompt, await readCache(command, flags), flags, session),
+    ),
   )
 }
 
 async function continueText(
   name: string,
   argument: string | undefined,
-  cache: CacheScheme | undefined,
+  choice: CacheChoice,
   flags: Flags,
   session: Session,
 ): Promise<void> {
   const prompt = await choosePrompt(argument, flags)
+  const saved = flags.cacheLoad === undefined ? undefined : await readCacheFile(flags.cacheLoad)
   const model = await openModel(name, session)
+  const cache = await cacheFor(choice, model)
   const tokenizer = await loadTokenizer(model.checkpoint)
   const asked = flags.chat ? tokenizer.applyTemplate([{ role: 'user', content: prompt }]) : prompt
   const kernels = await session.kernels(flags, false)
   const { decoder } = await loadModel(model, kernels, flags.activations, session)
   const input = tokenizer.encode(asked)
+  const held = saved && (await restoreCache(saved, decoder, cache))
+  const memory = createMemory(decoder, { cache, held })
   const stream = streamText(tokenizer, input, (piece) => session.print(piece))
   session.onStop('')
   const done = await generate(decoder, input, {
@@ -78,21 +96,24 @@ async function continueText(
     topP: flags.topP,
     seed: flags.seed,
     stop: tokenizer.stop,
-    cache,
+    memory,
     signal: session.signal,
     onToken: stream.push,
   })
   const text = stream.end()
-  const { tokens, promptTokens, prefillSeconds, decodeSeconds, reason } = done
+  if (flags.cacheSave !== undefined) await writeCacheFile(flags.cacheSave, memory, decoder, cache)
+  memory.dispose()
+  const { tokens, promptTokens, reusedTokens, prefillSeconds, decodeSeconds, reason } = done
   // The first token comes out of the prompt's pass.
   const tokensPerSecond = tokens.length > 1 ? (tokens.length - 1) / decodeSeconds : null
-  const prefillTokensPerSecond = promptTokens / prefillSeconds
+  const prefillTokensPerSecond = (promptTokens - reusedTokens) / prefillSeconds
   session.result({
     model: name,
-    cache: flags.cache,
+    cache: cache?.name ?? 'full',
     text,
     tokens: tokens.length,
     promptTokens,
+    reusedTokens,
     tokensPerSecond,
     prefillTokensPerSecond,
     reason,
@@ -101,7 +122,7 @@ async function continueText(
   const speed = tokensPerSecond === null ? '' : ` at ${tokensPerSecond.toFixed(1)} tokens/s`
   if (!session.json) {
     session.note(
-      `${tokens.length} tokens${speed}, prompt of ${promptTokens} at ${prefillTokensPerSecond.toFixed(0)} tokens/s`,
+      `${tokens.length} tokens${speed}, prompt of ${promptTokens}${reusedTokens > 0 ? ` (${reusedTokens} of them loaded)` : ''} at ${prefillTokensPerSecond.toFixed(0)} tokens/s`,
     )
   }
   if (reason === 'aborted') process.exitCode = 130

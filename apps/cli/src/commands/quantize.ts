@@ -2,14 +2,14 @@
 
 import { LowbitError, type QuantizerPlugin } from '@lowbit/core'
 import { bytes, duration, percent, tensorBytes } from '@lowbit/inspection'
-import { refuseFormat, ruinedModules } from '@lowbit/pipeline'
+import { makeCache, refuseFormat, ruinedModules } from '@lowbit/pipeline'
 import { type Command, Option } from 'commander'
 import { addDeviceFlags, type DeviceFlags } from '../flags/device.ts'
 import { addSchemaFlags } from '../flags/from-schema.ts'
 import { parseBytes, parseNumber, wholeNumber } from '../flags/values.ts'
 import { openModel } from '../model-source/open-model.ts'
 import { prepareOutput } from '../output/output-folder.ts'
-import { DEFAULT_METHOD, FORMATS, QUANTIZERS } from '../plugins.ts'
+import { CACHE_SCHEMES, DEFAULT_METHOD, FORMATS, QUANTIZERS } from '../plugins.ts'
 import type { Action } from '../program.ts'
 import { allocate, type ChosenBits, tradeOffTable } from '../quantization/allocation.ts'
 import { gatherCalibration } from '../quantization/calibration.ts'
@@ -121,6 +121,8 @@ async function quantize(
   const started = performance.now()
   let request = await readRequest(command, flags, plugin)
   const { recipe, targetBits } = request
+  // Refused before any work is done.
+  makeCache(recipe, CACHE_SCHEMES)
   const format = FORMATS.find((one) => one.name === recipe.format)
   if (!format) {
     const known = FORMATS.map((one) => one.name).join(', ')

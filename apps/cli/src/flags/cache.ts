@@ -6,13 +6,17 @@ import {
   LowbitError,
   type OptionDescription,
 } from '@lowbit/core'
+import { readWholeReport } from '@lowbit/inspection'
 import { type Command, Option } from 'commander'
+import type { OpenedModel } from '../model-source/open-model.ts'
+import { readText } from '../model-source/texts.ts'
 import { CACHE_SCHEMES } from '../plugins.ts'
 import { kebab } from './from-schema.ts'
 import { parseNumber, wholeNumber } from './values.ts'
 
 export interface CacheFlags {
-  readonly cache: string
+  readonly cache?: string
+  readonly recipe?: string
   readonly cacheStep?: number
 }
 
@@ -25,7 +29,7 @@ function allOptions(): Map<string, OptionDescription & { defaults: string }> {
     for (const option of describeOptions(plugin.options)) {
       const entry = found.get(option.key) ?? { option, usual: new Map<string, string[]>() }
       found.set(option.key, entry)
-      const value = String(option.default)
+      const value = String(option.default ?? 'by the bits')
       entry.usual.set(value, [...(entry.usual.get(value) ?? []), plugin.name])
     }
   }
@@ -42,10 +46,12 @@ function allOptions(): Map<string, OptionDescription & { defaults: string }> {
 export function addCacheFlags(command: Command): void {
   command.optionsGroup('Keys and values of the running model:')
   command.addOption(
-    new Option('--cache <name>', 'how they are kept')
-      .choices([FULL, ...CACHE_SCHEMES.map(({ name }) => name)])
-      .default(FULL),
+    new Option(
+      '--cache <name>',
+      'how they are kept (default: as the recipe of the model says, or full)',
+    ).choices([FULL, ...CACHE_SCHEMES.map(({ name }) => name)]),
   )
+  command.option('--recipe <file>', 'take the cache: section of this recipe')
   for (const [key, { summary, defaults, choices, type }] of allOptions()) {
     const option = new Option(
       `--cache-${kebab(key)} <${type === 'string' ? 'name' : 'n'}>`,
@@ -60,28 +66,49 @@ export function addCacheFlags(command: Command): void {
 export function addCacheStepFlag(command: Command): void {
   command.option(
     '--cache-step <n>',
-    'tokens run at a time while scoring; 1 is as a text is generated (default: 1)',
+    'tokens run at a time while scoring (default: as many as give what one at a time gives)',
     wholeNumber(1, 100_000),
   )
 }
 
-/** Undefined: the full cache. */
-export function readCache(command: Command, { cache }: CacheFlags): CacheScheme | undefined {
+/** What the command line asks for; undefined where it leaves that to the model. */
+export type CacheChoice = { readonly scheme: CacheScheme | undefined } | undefined
+
+export async function readCache(
+  command: Command,
+  { cache, recipe }: CacheFlags,
+): Promise<CacheChoice> {
   const given: Record<string, unknown> = {}
   for (const key of allOptions().keys()) {
     const flag = `cache${key[0].toUpperCase()}${key.slice(1)}`
     if (command.getOptionValueSource(flag) === 'cli') given[key] = command.getOptionValue(flag)
   }
   const [first] = Object.keys(given)
-  if (cache === FULL) {
-    if (!first) return undefined
+  if (cache !== undefined && cache !== FULL) {
+    return { scheme: CACHE_SCHEMES.find(({ name }) => name === cache)!(given as never) }
+  }
+  if (first) {
     throw new LowbitError(
       'bad-option',
       `--cache-${kebab(first)} belongs to a --cache other than full`,
-      {
-        option: `cache-${kebab(first)}`,
-      },
+      { option: `cache-${kebab(first)}` },
     )
   }
-  return CACHE_SCHEMES.find(({ name }) => name === cache)!(given as never)
+  if (cache === FULL) return { scheme: undefined }
+  if (recipe === undefined) return undefined
+  const { makeCache, parseYamlRecipe } = await import('@lowbit/pipeline')
+  const read = parseYamlRecipe(await readText(recipe, 'recipe'), recipe)
+  return { scheme: makeCache(read, CACHE_SCHEMES) }
+}
+
+/** The cache that was asked for, or the one that the model was quantized for; undefined: the full one. */
+export async function cacheFor(
+  choice: CacheChoice,
+  { folder }: OpenedModel,
+): Promise<CacheScheme | undefined> {
+  if (choice) return choice.scheme
+  const report = await readWholeReport(folder)
+  if (!report?.cache) return undefined
+  const { makeCache } = await import('@lowbit/pipeline')
+  return makeCache(report, CACHE_SCHEMES)
 }

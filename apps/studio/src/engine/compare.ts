@@ -1,22 +1,27 @@
 /** Two models on one text: perplexity of both, and the divergence between them. */
 
 import {
+  createMemory,
   type Decoder,
   generate,
   loadDecoder,
   loadTokenizer,
+  type Memory,
   perplexity,
   type Tokenizer,
 } from '@lowbit/model'
+import { makeCache } from '@lowbit/pipeline'
 import { CACHE_SCHEMES } from '../plugins.ts'
 import { demoText } from './demo.ts'
 import { openKernels } from './kernels.ts'
 import { openModel } from './models.ts'
-import type { ChatAnswer, Comparison, DeviceName, ModelSource } from './protocol.ts'
+import type { CacheSection, ChatAnswer, Comparison, DeviceName, ModelSource } from './protocol.ts'
 
 interface Loaded {
   readonly decoder: Decoder
   readonly tokenizer: Tokenizer
+  /** What the last question has left, and the cache that it was asked with. */
+  remembered?: { readonly cache: string; readonly memory: Memory }
 }
 
 /** Models in memory, by what they were opened from: a chat asks the same ones again and again. */
@@ -118,7 +123,7 @@ export interface ChatRequest {
   readonly keep: readonly Opening[]
   readonly device: DeviceName
   /** How keys and values are kept; in full where it is left out. */
-  readonly cache?: string
+  readonly cache?: CacheSection
   readonly prompt: string
   readonly asMessage: boolean
   readonly maxTokens: number
@@ -133,18 +138,20 @@ export async function answer(
 ): Promise<ChatAnswer> {
   const { model, keep, device, prompt, maxTokens, temperature } = request
   await keepOnly([model, ...keep].map((one) => keyOf(one, device)))
-  const { decoder, tokenizer } = await load(model, device, onProgress)
+  const asking = await load(model, device, onProgress)
+  const { decoder, tokenizer } = asking
   const asked = request.asMessage
     ? tokenizer.applyTemplate([{ role: 'user', content: prompt }])
     : prompt
-  const cache = CACHE_SCHEMES.find(({ name }) => name === request.cache)?.()
+  const cache = JSON.stringify(request.cache ?? {})
+  const memory = takeMemory(asking, request.cache, cache)
   const ids: number[] = []
   let shown = performance.now()
-  const { decodeSeconds, prefillSeconds, tokens } = await generate(
+  const { decodeSeconds, prefillSeconds, reusedTokens, tokens } = await generate(
     decoder,
     tokenizer.encode(asked),
     {
-      ...{ maxTokens, temperature, stop: tokenizer.stop, signal, cache },
+      ...{ maxTokens, temperature, stop: tokenizer.stop, signal, memory },
       async onToken(token) {
         ids.push(token)
         if (performance.now() - shown < SHOWN_EVERY) return
@@ -154,13 +161,27 @@ export async function answer(
         await new Promise((resolve) => setTimeout(resolve))
       },
     },
-  )
+  ).catch((error: unknown) => {
+    memory.dispose()
+    throw error
+  })
+  asking.remembered = { cache, memory }
   return {
     text: tokenizer.decode(tokens),
     tokens: pieces(tokenizer, tokens),
     tokensPerSecond: decodeSeconds > 0 ? (tokens.length - 1) / decodeSeconds : 0,
     prefillSeconds,
+    reusedTokens,
   }
+}
+
+/** The memory of the last question where it was asked with the same cache; it comes back when the answer is whole. */
+function takeMemory(asking: Loaded, section: CacheSection | undefined, cache: string): Memory {
+  const { remembered, decoder } = asking
+  asking.remembered = undefined
+  if (remembered?.cache === cache) return remembered.memory
+  remembered?.memory.dispose()
+  return createMemory(decoder, { cache: makeCache({ cache: section }, CACHE_SCHEMES) })
 }
 
 /** The text cut where tokens end: a character of several tokens belongs to the last of them. */

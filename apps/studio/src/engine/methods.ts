@@ -2,7 +2,7 @@
 
 import { describeOptions } from '@lowbit/core'
 import { linearsOfBlocks } from '@lowbit/inspection'
-import { asksForText, assignQuantizers, parseYamlRecipe } from '@lowbit/pipeline'
+import { asksForText, assignQuantizers, makeCache, parseYamlRecipe } from '@lowbit/pipeline'
 import { CACHE_SCHEMES, FORMATS, QUANTIZERS } from '../plugins.ts'
 import type { Assigned, MethodInfo, ModelFacts } from './protocol.ts'
 
@@ -12,8 +12,10 @@ export const listMethods = (): MethodInfo[] =>
     ...(source && { source }),
   }))
 
-export const listCaches = (): { name: string; summary: string }[] =>
-  CACHE_SCHEMES.map(({ name, summary }) => ({ name, summary }))
+export const listCaches = (): MethodInfo[] =>
+  CACHE_SCHEMES.map(({ name, summary, options }) => ({
+    ...{ name, summary, fields: describeOptions(options) },
+  }))
 
 export const listFormats = (): string[] => FORMATS.map(({ name }) => name)
 
@@ -24,6 +26,7 @@ export function assign(
 ): Assigned {
   const blocks = new Set(linearsOfBlocks({ config }))
   const parsed = parseYamlRecipe(recipe)
+  makeCache(parsed, CACHE_SCHEMES)
   const assigned = assignQuantizers(parsed, QUANTIZERS, allModules, blocks)
   const modules = Object.fromEntries(
     [...assigned].map(([module, { name, label, options }]) => {

@@ -2,7 +2,7 @@
 
 import type { OptionDescription } from '@lowbit/core'
 import type { Place, WholeReport } from '@lowbit/inspection'
-import type { ModuleReport } from '@lowbit/pipeline'
+import type { ModuleReport, Recipe } from '@lowbit/pipeline'
 
 /** Where a model is. Files and handles are the browser's own and stay on this machine. */
 export type ModelSource =
@@ -51,6 +51,9 @@ export interface MethodInfo {
   readonly source?: string
   readonly fields: readonly OptionDescription[]
 }
+
+/** A recipe's section on keys and values. */
+export type CacheSection = NonNullable<Recipe['cache']>
 
 export type DeviceName = 'webgpu' | 'cpu'
 
@@ -118,6 +121,8 @@ export interface ChatAnswer {
   readonly tokens: readonly string[]
   readonly tokensPerSecond: number
   readonly prefillSeconds: number
+  /** Tokens of the prompt that were in memory from the question before. */
+  readonly reusedTokens: number
 }
 
 export interface Checkup {

@@ -12,6 +12,7 @@ export interface RecipeDraft {
   rules: Rule[]
   calibration?: Record<string, unknown>
   tune?: Record<string, unknown>
+  cache?: { scheme: string; [option: string]: unknown }
   format?: string
   seed?: number
 }

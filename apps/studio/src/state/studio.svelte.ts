@@ -46,7 +46,7 @@ class Studio {
   capabilities = $state<Capabilities>()
   methods = $state<readonly MethodInfo[]>([])
   formats = $state<readonly string[]>([])
-  caches = $state<readonly { name: string; summary: string }[]>([])
+  caches = $state<readonly MethodInfo[]>([])
   jobs = $state<readonly Job[]>([])
   /** Folders that the server of this page offers. */
   served = $state<readonly string[]>([])

@@ -4,23 +4,37 @@ export interface CacheShape {
   readonly layers: number
   readonly keyValueHeads: number
   readonly headSize: number
-  /** Tokens that it must hold at most. */
+  /** Tokens that it must hold at most; memory is taken as they come. */
   readonly capacity: number
+  /** Positions that the model can tell apart, where they are known. */
+  readonly context?: number
 }
+
+/** How a cache's tokens are kept: whole numbers by name, `length` among them. */
+export type CacheLayout = Readonly<Record<string, number>> & { readonly length: number }
 
 /** The keys and values of one running sequence. */
 export interface Cache {
   /** Tokens stored in every layer. */
   readonly length: number
+  /** Memory that it takes now. */
   readonly bytes: number
+  /** So many tokens run at once are what they are one at a time: until then, what is stored keeps its form. */
+  readonly steady: number
   /** Takes a layer's new keys and values ([n, keyValueHeads·headSize], keys already turned by RoPE) … */
   append(layer: number, keys: Tensor, values: Tensor): void
   /** … and attends over all stored ones; q's rows are the newest `q.rows` positions. */
   attend(layer: number, out: Tensor, q: Tensor, shape: Omit<AttentionShape, 'start'>): void
   /** Says that `tokens` positions are now stored in all layers. */
   advance(tokens: number): void
-  /** Forgets everything past `length`. */
+  /** Forgets everything past `length`; all, where what stood before it is forgotten already. */
   truncate(length: number): void
+  /** For a copy: how its tokens are kept, … */
+  layout(): CacheLayout
+  /** … the memory that they are in, views by name that are good until the cache changes, … */
+  parts(): ReadonlyMap<string, Tensor>
+  /** … and room for tokens kept so, whose `parts` are then written. Refuses a layout that is none of its own. */
+  prepare(layout: CacheLayout): void
   dispose(): void
 }
 
@@ -30,4 +44,35 @@ export interface CacheScheme {
   readonly name: string
   readonly options: Readonly<Record<string, unknown>>
   create(kernels: Kernels, shape: CacheShape): Cache
+  /** What so many tokens come to that were run one at a time. */
+  size(shape: Omit<CacheShape, 'capacity'>, length: number): CacheSize
+}
+
+export interface CacheSize {
+  /** Of the tokens alone, without room for more. */
+  readonly bytes: number
+  /** Tokens that are attended over. */
+  readonly tokens: number
+  /** Keys and values that are in codes, in numbers: what attention expands. */
+  readonly codedNumbers: number
+}
+
+/** Tokens of a page. */
+const PAGE = 256
+
+/**
+ * Tokens that storage has room for once it holds `needed`, `most` at most: whole pages, and a quarter more than before,
+ * so that moving to larger memory costs each token a few copies at most.
+ */
+export function roomFor(before: number, needed: number, most: number): number {
+  if (needed <= before) return before
+  return Math.min(most, Math.ceil(Math.max(needed, before * 1.25) / PAGE) * PAGE)
+}
+
+/** A tensor of so many rows with the first `held` of another, which is freed. */
+export function resized(kernels: Kernels, tensor: Tensor, held: number, rows: number): Tensor {
+  const larger = kernels.tensor(rows, tensor.columns, tensor.type)
+  if (held > 0) kernels.copy(kernels.rows(larger, 0, held), kernels.rows(tensor, 0, held))
+  kernels.free(tensor)
+  return larger
 }

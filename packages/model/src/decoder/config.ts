@@ -26,6 +26,8 @@ const schema = z.object({
   num_key_value_heads: size(10_000).nullish(),
   head_dim: size(100_000).nullish(),
   max_position_embeddings: size(100_000_000),
+  sliding_window: size(100_000_000).nullish(),
+  use_sliding_window: z.boolean().nullish(),
   vocab_size: size(100_000_000),
   rms_norm_eps: z.number().positive().default(1e-6),
   rope_theta: z.number().positive().nullish(),
@@ -51,6 +53,7 @@ export interface DecoderConfig {
   readonly heads: number
   readonly keyValueHeads: number
   readonly headSize: number
+  /** Positions that it was made for; of a model with a sliding window those of the window. */
   readonly context: number
   readonly vocabulary: number
   readonly epsilon: number
@@ -92,6 +95,8 @@ export function decoderConfig(raw: Readonly<Record<string, unknown>>): DecoderCo
   if (c.num_attention_heads % keyValueHeads !== 0) {
     wrong(`${c.num_attention_heads} heads can't share ${keyValueHeads} key-value heads evenly`)
   }
+  // Up to its window such a model attends to everything; past it our attention would be another.
+  const window = (c.use_sliding_window !== false && c.sliding_window) || Number.POSITIVE_INFINITY
   const rope = c.rope_parameters ?? c.rope_scaling
   const activation = ACTIVATIONS[c.hidden_act]
   if (!activation) wrong(`hidden_act ${c.hidden_act} is not known`)
@@ -103,7 +108,7 @@ export function decoderConfig(raw: Readonly<Record<string, unknown>>): DecoderCo
     heads: c.num_attention_heads,
     keyValueHeads,
     headSize,
-    context: c.max_position_embeddings,
+    context: Math.min(c.max_position_embeddings, window),
     vocabulary: c.vocab_size,
     epsilon: c.rms_norm_eps,
     ropeTheta: c.rope_parameters?.rope_theta ?? c.rope_theta ?? 10_000,

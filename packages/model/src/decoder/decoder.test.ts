@@ -129,11 +129,20 @@ describe('config.json', () => {
     expect(config).toMatchObject({ ropeTheta: 5e5, ropeScaling: { type: 'llama3', factor: 8 } })
   })
   it.each([
+    [{ sliding_window: 32 }, 32],
+    [{ sliding_window: 32, use_sliding_window: false }, 128],
+    [{ sliding_window: null }, 128],
+    [{ sliding_window: 4096 }, 128],
+  ])('%o: a context of %i', (change, context) => {
+    expect(decoderConfig({ ...good, ...change }).context).toBe(context)
+  })
+  it.each([
     [{ model_type: 'mamba' }, /mamba.*it runs: llama/],
     [{ hidden_size: -3 }, /hidden_size/],
     [{ hidden_size: 63 }, /even size/],
     [{ num_key_value_heads: 3 }, /can't share 3/],
     [{ num_hidden_layers: 1e9 }, /num_hidden_layers/],
+    [{ sliding_window: -1 }, /sliding_window/],
     [{ hidden_act: 'sine' }, /hidden_act sine/],
     [{ rope_scaling: { type: 'yarn' } }, /yarn is not supported/],
   ])('refuses %o', (change, message) => {

@@ -1,10 +1,19 @@
 /** A whole model in memory, ready to run. */
 
-import type { Cache, CacheScheme, Checkpoint, Kernels, LoadOptions, Tensor } from '@lowbit/core'
+import type {
+  Cache,
+  CacheScheme,
+  CacheShape,
+  Checkpoint,
+  Kernels,
+  LoadOptions,
+  Tensor,
+} from '@lowbit/core'
 import { LowbitError } from '@lowbit/core'
 import { fullCache } from '../generation/full-cache.ts'
 import { attendCached, type Block, type BlockContext, normalize, runBlock } from './block.ts'
 import type { DecoderConfig } from './config.ts'
+import { observed } from './identity.ts'
 import {
   loadBlock,
   loadEmbedding,
@@ -20,7 +29,11 @@ export interface Decoder {
   readonly kernels: Kernels
   /** Bytes of weights in the kernels' memory. */
   readonly bytes: number
-  /** An empty cache for `capacity` tokens. */
+  /** The digest of config.json and of samples of all tensors: whether a saved cache is this model's. */
+  identity(): Promise<string>
+  /** What a cache must know of the model, … */
+  readonly cacheShape: Omit<CacheShape, 'capacity'>
+  /** … and an empty one for `capacity` tokens. */
   cache(capacity: number, scheme?: CacheScheme): Cache
   /**
    * Runs new tokens after those in the cache; gives the final norm's output, [tokens, hidden], which the
@@ -44,8 +57,11 @@ export async function loadDecoder(
   kernels: Kernels,
   options: LoadDecoderOptions = {},
 ): Promise<Decoder> {
-  const opened = openDecoder(checkpoint, kernels)
+  const seen = observed(checkpoint)
+  const opened = openDecoder(seen.checkpoint, kernels)
   const { config } = opened
+  const { layers, keyValueHeads, headSize, context: positionsAtMost } = config
+  const cacheShape = { layers, keyValueHeads, headSize, context: positionsAtMost }
   const before = kernels.bytes
   const embedding = await loadEmbedding(opened, options)
   const head = await loadHead(opened, embedding, options)
@@ -81,9 +97,10 @@ export async function loadDecoder(
     config,
     kernels,
     bytes,
+    identity: seen.identity,
+    cacheShape,
     cache(capacity, scheme = fullCache()) {
-      const { layers, keyValueHeads, headSize } = config
-      return scheme.create(kernels, { layers, keyValueHeads, headSize, capacity })
+      return scheme.create(kernels, { ...cacheShape, capacity })
     },
     forward(tokens, cache) {
       const ids = Uint32Array.from(tokens)

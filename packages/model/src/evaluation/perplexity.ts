@@ -11,8 +11,8 @@ export interface PerplexityOptions {
   /** Another model with the same vocabulary: mean KL(reference ‖ model) over all positions. */
   readonly reference?: Decoder
   /**
-   * How keys and values are kept, and how many tokens are run at a time: with 1 (default) the text is scored as it
-   * would be generated, each token from the cache of those before it. The reference keeps its own in full.
+   * How keys and values are kept. The text is scored as it would be generated, each token from the cache of those
+   * before it; as many run at once as the cache says come to the same, or `step`. The reference keeps its own in full.
    */
   readonly cache?: CacheScheme
   readonly step?: number
@@ -90,7 +90,7 @@ export async function perplexity(
 async function scoreWindow(
   decoder: Decoder,
   window: number[],
-  { reference, cache, step = 1 }: PerplexityOptions,
+  { reference, cache, step }: PerplexityOptions,
 ): Promise<{ loss: number; referenceLoss: number; kl: number }> {
   const hidden = cache ? steppedStates(decoder, window, cache, step) : hiddenStates(decoder, window)
   const other = reference && hiddenStates(reference, window)
@@ -129,15 +129,17 @@ function steppedStates(
   decoder: Decoder,
   window: readonly number[],
   scheme: CacheScheme,
-  step: number,
+  step: number | undefined,
 ): Tensor {
   const { kernels, config } = decoder
   const cache = decoder.cache(window.length, scheme)
   const hidden = kernels.tensor(window.length, config.hidden)
   try {
-    for (let from = 0; from < window.length; from += step) {
-      const some = decoder.forward(window.slice(from, from + step), cache)
+    for (let from = 0; from < window.length; ) {
+      const count = step ?? Math.min(cache.steady, LOGIT_ROWS)
+      const some = decoder.forward(window.slice(from, from + count), cache)
       kernels.copy(kernels.rows(hidden, from, from + some.rows), some)
+      from += some.rows
       kernels.free(some)
     }
   } finally {

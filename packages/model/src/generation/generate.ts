@@ -1,6 +1,7 @@
 import type { CacheScheme } from '@lowbit/core'
 import { LowbitError, seededRandom } from '@lowbit/core'
 import type { Decoder } from '../decoder/decoder.ts'
+import { createMemory, type Memory } from './memory.ts'
 
 export interface GenerateOptions {
   /** New tokens at most. */
@@ -13,6 +14,8 @@ export interface GenerateOptions {
   /** Tokens that end the text; they are not part of it. */
   readonly stop?: readonly number[]
   readonly cache?: CacheScheme
+  /** What earlier prompts have left, in place of `cache`: the beginning that they share is not run again. */
+  readonly memory?: Memory
   readonly signal?: AbortSignal
   /** Called with each new token; a promise is waited for, so that a worker can hear that it is to stop. */
   readonly onToken?: (token: number) => void | Promise<void>
@@ -21,6 +24,8 @@ export interface GenerateOptions {
 export interface Generation {
   readonly tokens: number[]
   readonly promptTokens: number
+  /** Tokens of the prompt that the memory held already. */
+  readonly reusedTokens: number
   /** Seconds until the first new token was known. */
   readonly prefillSeconds: number
   /** Seconds for all further tokens. */
@@ -50,16 +55,20 @@ export async function generate(
   }
   const most = Math.min(options.maxTokens ?? 128, config.context - prompt.length)
   const random = seededRandom(options.seed ?? 0)
-  const cache = decoder.cache(prompt.length + most, options.cache)
+  const memory =
+    options.memory ??
+    createMemory(decoder, { capacity: prompt.length + most, cache: options.cache })
   const tokens: number[] = []
   const started = performance.now()
   let firstAt = started
   let reason: Generation['reason'] = 'length'
+  let reusedTokens = 0
   try {
-    let hidden = decoder.forward(prompt.slice(0, PROMPT_CHUNK), cache)
-    for (let from = PROMPT_CHUNK; from < prompt.length; from += PROMPT_CHUNK) {
+    reusedTokens = memory.rewind(prompt)
+    let hidden = memory.forward(prompt.slice(reusedTokens, reusedTokens + PROMPT_CHUNK))
+    for (let from = reusedTokens + PROMPT_CHUNK; from < prompt.length; from += PROMPT_CHUNK) {
       kernels.free(hidden)
-      hidden = decoder.forward(prompt.slice(from, from + PROMPT_CHUNK), cache)
+      hidden = memory.forward(prompt.slice(from, from + PROMPT_CHUNK))
     }
     for (;;) {
       const logits = decoder.logits(kernels.rows(hidden, hidden.rows - 1, hidden.rows))
@@ -83,14 +92,15 @@ export async function generate(
         reason = 'aborted'
         break
       }
-      hidden = decoder.forward([token], cache)
+      hidden = memory.forward([token])
     }
   } finally {
-    cache.dispose()
+    if (!options.memory) memory.dispose()
   }
   return {
     tokens,
     promptTokens: prompt.length,
+    reusedTokens,
     prefillSeconds: (firstAt - started) / 1000,
     decodeSeconds: (performance.now() - firstAt) / 1000,
     reason,

@@ -1,12 +1,12 @@
 /** Which job a working folder belongs to, and how far an earlier run of it came. */
 
-import { isQuantized, LowbitError } from '@lowbit/core'
+import { digest, isQuantized, LowbitError } from '@lowbit/core'
 import { type Folder, readJson } from '@lowbit/formats'
 import { blockNames, type Opened } from '@lowbit/model'
 import type { Assignment } from '../recipe/resolve.ts'
 import type { ModelTuner } from '../tune/end-to-end.ts'
 import type { QuantizeJob } from './job.ts'
-import { digest, fingerprint, type Journal, readJournal } from './journal.ts'
+import { fingerprint, type Journal, readJournal } from './journal.ts'
 import type { QuantizeReport } from './report.ts'
 
 export const REPORT = 'quantization-report.json'

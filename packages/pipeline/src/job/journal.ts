@@ -1,6 +1,6 @@
 /** What is done already, so that a job that was stopped goes on. */
 
-import { LowbitError } from '@lowbit/core'
+import { digest, LowbitError } from '@lowbit/core'
 import { type Described, type Folder, jsonBytes } from '@lowbit/formats'
 import * as z from 'zod'
 import type { ModuleReport } from './report.ts'
@@ -54,9 +54,4 @@ export async function removeJournal(folder: Folder): Promise<void> {
 /** SHA-256 of a value's JSON. */
 export async function fingerprint(value: unknown): Promise<string> {
   return digest(new TextEncoder().encode(JSON.stringify(value)))
-}
-
-export async function digest(bytes: Uint8Array): Promise<string> {
-  const hash = await crypto.subtle.digest('SHA-256', bytes as Uint8Array<ArrayBuffer>)
-  return Array.from(new Uint8Array(hash), (byte) => byte.toString(16).padStart(2, '0')).join('')
 }

@@ -160,7 +160,7 @@ export async function quantizeModel(job: QuantizeJob): Promise<QuantizeReport> {
     maxShardBytes: job.maxShardBytes,
     signal,
   })
-  const report = summarize(journal, parts, bytes, windows)
+  const report = summarize(job, journal, parts, bytes, windows)
   for (const name of checkpoint.files) {
     await folder.write(name, [await checkpoint.readFile(name)], signal)
   }
@@ -338,6 +338,7 @@ async function quantizeRest(
 }
 
 function summarize(
+  { recipe }: QuantizeJob,
   journal: Journal,
   parts: readonly string[],
   bytes: number,
@@ -355,5 +356,6 @@ function summarize(
     quantizedWeights: weights,
     bytes,
     calibrationTokens: windows.reduce((sum, { length }) => sum + length, 0),
+    ...(recipe.cache && { cache: recipe.cache }),
   }
 }

@@ -1,5 +1,7 @@
 /** What quantizing a model gave, for people and for machines. */
 
+import type { Recipe } from '../recipe/recipe.ts'
+
 export interface ModuleReport {
   readonly module: string
   readonly method: string
@@ -42,6 +44,8 @@ export interface QuantizeReport {
   /** Bytes of all tensors of the new checkpoint. */
   readonly bytes: number
   readonly calibrationTokens: number
+  /** How the recipe wants the model to keep keys and values. */
+  readonly cache?: Recipe['cache']
 }
 
 export type QuantizeEvent =

@@ -1,8 +1,8 @@
-import { definePlugin, type Quantizer } from '@lowbit/core'
+import { type CacheScheme, definePlugin, type Quantizer } from '@lowbit/core'
 import { describe, expect, it } from 'vitest'
 import * as z from 'zod'
 import { parseYamlRecipe } from './recipe.ts'
-import { assignQuantizers } from './resolve.ts'
+import { assignQuantizers, makeCache } from './resolve.ts'
 
 const plain = definePlugin(
   { name: 'plain', summary: 'for these tests', options: z.object({ bits: z.int().default(4) }) },
@@ -50,6 +50,42 @@ rules:
     expect(() =>
       assign('rules: [{match: "model.*", method: plain}, {match: "layers.*", method: plain}]'),
     ).toThrow(/no module is left for the rule "layers.\*"/)
+  })
+})
+
+describe('cache', () => {
+  const kept = definePlugin(
+    {
+      name: 'kept',
+      summary: 'for these tests',
+      options: z.object({ bits: z.int().max(8).default(4) }),
+    },
+    (options): CacheScheme => ({
+      ...{ kind: 'cache', name: 'kept', options },
+      size: () => ({ bytes: 0, tokens: 0, codedNumbers: 0 }),
+      create: () => {
+        throw new Error('not made here')
+      },
+    }),
+  )
+  const made = (section: string) =>
+    makeCache(parseYamlRecipe(`rules: [{method: plain}]\n${section}`), [kept])
+
+  it('names a scheme and its options', () => {
+    expect(made('cache: { scheme: kept, bits: 2 }')?.options).toEqual({ bits: 2 })
+    expect(made('cache: { scheme: full }')).toBeUndefined()
+    expect(made('')).toBeUndefined()
+  })
+
+  it.each([
+    ['cache: kept', /cache: /],
+    ['cache: { bits: 2 }', /cache.scheme/],
+    ['cache: { scheme: other }', /no cache "other"; there are full, kept/],
+    ['cache: { scheme: kept, bits: 9 }', /kept: bits/],
+    ['cache: { scheme: kept, window: 9 }', /kept has no option window/],
+    ['cache: { scheme: full, window: 9 }', /full cache has no option window/],
+  ])('%s is refused', (section, message) => {
+    expect(() => made(section)).toThrow(message)
   })
 })
 

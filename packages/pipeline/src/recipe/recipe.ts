@@ -45,6 +45,14 @@ export const recipeSchema = z.strictObject({
     .describe(
       'after quantizing, scales, tables and norms move toward the original’s outputs; further keys are the tuner’s options',
     ),
+  cache: z
+    .looseObject({
+      scheme: z.string().describe('how keys and values are kept: kivi, int4, …, or full'),
+    })
+    .optional()
+    .describe(
+      'how the model is meant to run; further keys are the scheme’s options; weights do not depend on it',
+    ),
   format: z.string().default('lowbit').describe('layout of the checkpoint that is written'),
   seed: z
     .int()

@@ -1,6 +1,12 @@
 /** Recipe + plugins + a model's modules → which quantizer each module gets. */
 
-import { LowbitError, type Quantizer, type QuantizerPlugin } from '@lowbit/core'
+import {
+  type AnyPlugin,
+  type CacheScheme,
+  LowbitError,
+  type Quantizer,
+  type QuantizerPlugin,
+} from '@lowbit/core'
 import picomatch from 'picomatch'
 import type { ModelTuner, ModelTunerPlugin } from '../tune/end-to-end.ts'
 import type { Recipe } from './recipe.ts'
@@ -93,4 +99,26 @@ export function makeTuner(
     )
   }
   return plugin(options as never)
+}
+
+/** The cache that a recipe names; undefined for the full one, and where it names none. */
+export function makeCache(
+  { cache }: Pick<Recipe, 'cache'>,
+  schemes: readonly AnyPlugin<CacheScheme>[],
+): CacheScheme | undefined {
+  if (!cache) return undefined
+  const { scheme, ...options } = cache
+  const plugin = schemes.find(({ name }) => name === scheme)
+  if (plugin) return plugin(options as never)
+  const [first] = Object.keys(options)
+  if (scheme === 'full' && !first) return undefined
+  if (scheme === 'full') {
+    throw new LowbitError('bad-option', `the full cache has no option ${first}`, { option: first })
+  }
+  const names = ['full', ...schemes.map(({ name }) => name)].join(', ')
+  throw new LowbitError(
+    'unknown-method',
+    `there is no cache ${JSON.stringify(scheme)}; there are ${names}`,
+    { option: 'cache' },
+  )
 }
