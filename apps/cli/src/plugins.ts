@@ -28,6 +28,7 @@ export const DEVICES: Readonly<Record<string, (request: KernelsRequest) => Promi
   cpu: (request) => cpu({ ...request, wide: true }),
   // Loaded when asked for; says what to install where the module webgpu is missing.
   webgpu: async () => (await import('@lowbit/kernels-webgpu')).webgpu({ cache: keptChoices() }),
+  cuda: async () => (await import('@lowbit/kernels-cuda-bindings')).cuda(),
 }
 
 export const DEFAULT_DEVICE = 'cpu'

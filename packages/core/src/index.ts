@@ -94,3 +94,6 @@ export { columnOrder, inverseOrder, type OrderName } from './second-order/order.
 export { randomRotation, rotateLayer } from './second-order/rotate.ts'
 export { type KMeansOptions, kMeans } from './vectors/k-means.ts'
 export { type CodedPart, type UpdateInput, updateTables } from './vectors/update-tables.ts'
+export { columnBlocks, type GridWords, gridWords } from './words/grid.ts'
+export { type PackedWords, packDense, WORD_BLOCK, type WordLayout } from './words/pack.ts'
+export { planWords } from './words/plan.ts'

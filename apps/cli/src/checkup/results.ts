@@ -6,7 +6,7 @@ import { type Kernels, LowbitError, seededRandom } from '@lowbit/core'
 import { DEMO_MODEL } from '@lowbit/demo-model'
 import { loadDecoder } from '@lowbit/model'
 import { openSafetensorsFile } from '@lowbit/safetensors/node'
-import { LACKING_ON_WEBGPU, runKernelChecks } from '@lowbit/testing/checks'
+import { runKernelChecks } from '@lowbit/testing/checks'
 import { largestDifference } from '../inspection/compatibility.ts'
 import { DEMO, openModel } from '../model-source/open-model.ts'
 import { QUANTIZERS } from '../plugins.ts'
@@ -54,13 +54,12 @@ export async function checkMatrices(kernels: Kernels): Promise<Check[]> {
 /** The whole contract of kernels: every operation against what it means, some 380 checks. */
 export async function checkContract(
   make: () => Promise<Kernels>,
-  onGpu: boolean,
   signal: AbortSignal,
   progress: Progress,
+  skip: Readonly<Record<string, string>> = {},
 ): Promise<Check[]> {
   const results = await runKernelChecks(make, {
-    ...(onGpu && { skip: LACKING_ON_WEBGPU }),
-    signal,
+    ...{ signal, skip },
     onProgress: (done, total, { group, name }) =>
       progress.update(done / total, `${group}: ${name} (${done + 1} of ${total})`),
   })

@@ -214,6 +214,20 @@ it('doctor finds this machine in order', async () => {
   expect((json.speed as Json).gflops).toBeGreaterThan(0)
 })
 
+it.each([
+  ['doctor', ['doctor']],
+  ['eval', ['eval', 'demo']],
+  ['generate', ['generate', 'demo', 'In the beginning']],
+  ['quantize', ['quantize', 'demo', '--method', 'rtn', '--out', path.join(folder, 'none')]],
+])('%s --device cuda says in one line that there is no driver', async (_, words) => {
+  const env = { LOWBIT_CUDA_LIBRARY: 'libcuda-of-nobody.so' }
+  const { code, stdout, stderr } = await runCli([...words, '--device', 'cuda'], { env })
+  expect({ code, stdout }).toEqual({ code: 1, stdout: '' })
+  expect(stderr).toMatch(
+    /^error: no NVIDIA driver here: libcuda-of-nobody\.so cannot be loaded\n$/m,
+  )
+})
+
 it('start compares the original with two methods', async () => {
   const { code, json } = await runJson(['start', '--windows', '2', '--samples', '4'])
   expect(code).toBe(0)

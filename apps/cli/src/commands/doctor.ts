@@ -3,7 +3,7 @@
 import os from 'node:os'
 import type { Kernels } from '@lowbit/core'
 import { bytes } from '@lowbit/inspection'
-import { measureSpeed } from '@lowbit/testing/checks'
+import { LACKING_ON_WEBGPU, measureSpeed } from '@lowbit/testing/checks'
 import type { Command } from 'commander'
 import { wasmFeatures } from '../checkup/features.ts'
 import { type Check, checkContract, checkDemo, checkMatrices } from '../checkup/results.ts'
@@ -35,6 +35,14 @@ interface GpuFacts {
   peak(): Promise<{ readonly gigaflops: number; readonly gigabytesPerSecond: number }>
 }
 
+/** What kernels of an NVIDIA GPU say beyond the rest. */
+interface CudaFacts {
+  readonly driver: string
+  readonly device: string
+  /** Groups of the contract that they do not do yet, and why. */
+  readonly missing: Readonly<Record<string, string>>
+}
+
 async function examine(flags: DoctorFlags, session: Session): Promise<void> {
   const features = wasmFeatures()
   const checks: Check[] = [
@@ -51,6 +59,7 @@ async function examine(flags: DoctorFlags, session: Session): Promise<void> {
   const strict = await session.kernels(flags, true)
   // A GPU has one set of kernels, which is not strict.
   const relaxed = strict.strict ? await session.kernels(flags, false) : strict
+  const nvidia = 'driver' in relaxed ? (relaxed as Kernels & CudaFacts) : undefined
   const progress = session.progress('checking')
   try {
     for (const kernels of new Set([strict, relaxed])) {
@@ -67,9 +76,8 @@ async function examine(flags: DoctorFlags, session: Session): Promise<void> {
     // Drivers of GPUs differ in what they get wrong; the CPU's kernels are the same WebAssembly everywhere.
     if (flags.contract || !strict.strict) {
       const make = () => session.kernels(flags, strict.strict)
-      checks.push(
-        ...(await checkContract(make, strict.name === 'webgpu', session.signal, progress)),
-      )
+      const lacking = strict.name === 'webgpu' ? LACKING_ON_WEBGPU : nvidia?.missing
+      checks.push(...(await checkContract(make, session.signal, progress, lacking)))
     }
     progress.update(1, 'measuring speed')
   } finally {
@@ -84,6 +92,7 @@ async function examine(flags: DoctorFlags, session: Session): Promise<void> {
     ...machine,
     features: gpu?.features ?? features,
     ...(gpu && { adapter: gpu.adapter, choices: gpu.choices, peak }),
+    ...(nvidia && { driver: nvidia.driver, device: nvidia.device, missing: nvidia.missing }),
     passed: checks.filter(({ ok }) => ok).length,
     failed: checks.filter(({ ok }) => !ok).length,
     gigabytesPerSecond: speed.memoryBytesPerSecond / 1e9,
@@ -99,6 +108,13 @@ async function examine(flags: DoctorFlags, session: Session): Promise<void> {
       ['processor', `${machine.processor}, ${machine.cores} cores`],
       ['memory', `${bytes(machine.memoryBytes)}, ${bytes(machine.freeMemoryBytes)} free`],
       ...(gpu ? [['adapter', gpu.adapter] as const] : []),
+      ...(nvidia
+        ? [
+            ['GPU', nvidia.device] as const,
+            ['driver', `for CUDA ${nvidia.driver}`] as const,
+            ['not done yet', Object.keys(nvidia.missing).join(', ') || 'nothing'] as const,
+          ]
+        : []),
       ['relaxed SIMD', yes(features.relaxedSimd)],
       ['threads', features.sharedMemory ? 'yes' : 'no: everything runs on one thread'],
       ['kernels', `${relaxed.name}: ${relaxed.variant}; ${strict.variant} for quantizing`],

@@ -1,17 +1,6 @@
-/** Scalar grids in WGSL: the nearest value to x + zero, and its code. */
+/** Scalar grids in WGSL: the nearest value to x + zero, and its code; core's `gridWords` lays them out. */
 
-import { blockCount, gridTables, gridValues, LowbitError, type ScalarGrid } from '@lowbit/core'
 import type { Element } from '../gpu/shader.ts'
-
-export interface GridTables {
-  /** Finite values ascending, then their codes, table after table. */
-  readonly words: Uint32Array
-  readonly params: Readonly<Record<string, number>>
-  /** The largest finite magnitude. */
-  readonly largest: number
-  /** Codes are below this. */
-  readonly levels: number
-}
 
 export const GRID_PARAMS: Readonly<Record<string, Element>> = {
   ...{ integer: 'u32', lowest: 'f32', step: 'f32', levels: 'u32', even: 'u32' },
@@ -56,67 +45,3 @@ fn nearest(x: f32, zero: f32, row: u32, column: u32) -> Rounded {
   if (upper && a != b) { return Rounded(grid[table + p.entries + high], b); }
   return Rounded(code_low, a);
 }`
-
-/** What a shader with GRID_CODE needs to know of a grid for a weight of rows × columns. */
-export function gridTablesOf(grid: ScalarGrid, rows: number, columns: number): GridTables {
-  if (grid.kind === 'integer') {
-    const { lowest, step, levels } = grid
-    checkLevels(levels)
-    const ends = [lowest, lowest + step * (levels - 1)].map(Math.abs)
-    return {
-      words: Uint32Array.of(0),
-      params: { ...ONE_TABLE, integer: 1, lowest, step, levels },
-      ...{ largest: Math.max(...ends), levels },
-    }
-  }
-  const several = grid.kind === 'lookup' ? grid.blocks : undefined
-  const blocks = several ?? { rows, columns }
-  if ('elements' in blocks) {
-    throw new LowbitError('bad-grid', 'tables for runs of elements cannot be rounded to')
-  }
-  const tables = grid.kind === 'lookup' && several ? gridTables(grid) : [gridValues(grid)]
-  if (tables.length !== blockCount(blocks, rows, columns)) {
-    throw new LowbitError('bad-grid', `${tables.length} tables do not fit ${rows} × ${columns}`)
-  }
-  const sorted = tables.map(ascending)
-  const [{ codes }] = sorted
-  const entries = codes.length
-  checkLevels(entries)
-  const words = new Uint32Array(sorted.length * entries * 2)
-  const floats = new Float32Array(words.buffer)
-  for (const [i, table] of sorted.entries()) {
-    floats.set(table.values, i * entries * 2)
-    words.set(table.codes, i * entries * 2 + entries)
-  }
-  const largest = sorted.reduce(
-    (most, { values }) => values.reduce((sofar, x) => Math.max(sofar, Math.abs(x)), most),
-    0,
-  )
-  return {
-    words,
-    params: {
-      ...{ ...ONE_TABLE, entries, even: grid.kind === 'float' ? 1 : 0 },
-      ...{ grid_rows: blocks.rows, grid_columns: blocks.columns },
-      grid_across: Math.ceil(columns / blocks.columns),
-    },
-    ...{ largest, levels: tables[0].length },
-  }
-}
-
-const ONE_TABLE = {
-  ...{ integer: 0, lowest: 0, step: 0, levels: 1, even: 0, entries: 1 },
-  ...{ grid_rows: 1, grid_columns: 1, grid_across: 1 },
-}
-
-function checkLevels(levels: number): void {
-  if (levels > 256) {
-    throw new LowbitError('bad-grid', `codes are bytes, a grid of ${levels} is too large`)
-  }
-}
-
-/** Finite values ascending; of equal ones the smaller code comes first. */
-function ascending(values: Float32Array): { values: number[]; codes: number[] } {
-  const codes = Array.from(values.keys()).filter((code) => Number.isFinite(values[code]))
-  codes.sort((a, b) => values[a] - values[b] || a - b)
-  return { values: codes.map((code) => values[code]), codes }
-}

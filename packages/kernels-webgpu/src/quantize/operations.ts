@@ -1,7 +1,8 @@
 /** Scales, codes, and the passes that round column by column. */
 
 import {
-  type FeedbackOptions,
+  columnBlocks,
+  gridWords,
   type Kernels,
   LowbitError,
   type Rounding,
@@ -12,7 +13,7 @@ import type { Device, Span } from '../gpu/device.ts'
 import { elementwise, LANES } from '../gpu/shader.ts'
 import { expect, expectCodes, own } from '../tensors.ts'
 import { fitParams, fitShader } from './fit.ts'
-import { GRID_CODE, GRID_PARAMS, gridTablesOf } from './grid.ts'
+import { GRID_CODE, GRID_PARAMS } from './grid.ts'
 
 type Operations = Pick<Kernels, 'fit' | 'round' | 'feedback' | 'descend'>
 
@@ -160,7 +161,7 @@ export function quantizeOperations(device: Device): Operations {
       if (grid.kind === 'lookup' && grid.blocks) {
         throw new LowbitError('bad-grid', 'scales are fitted to a grid with one table')
       }
-      const { words, params: table, largest } = gridTablesOf(grid, rows, columns)
+      const { words, params: table, largest } = gridWords(grid, rows, columns)
       const spare = zero ? zeros : device.scratch(1)
       device.run(
         fitShader,
@@ -181,7 +182,7 @@ export function quantizeOperations(device: Device): Operations {
       const w = own(weight)
       const { rows, columns } = w
       const { scales, zeros, params } = checkBlocks(scale, zero, w, rounding)
-      const { words, params: table, levels } = gridTablesOf(rounding.grid, rows, columns)
+      const { words, params: table, levels } = gridWords(rounding.grid, rows, columns)
       const decoded = decodedTensor && expect(decodedTensor, rows, columns, 'decoded')
       const codes = expectCodes(codeTensor, rows, columns, levels, 'u8')
       const count = rows * columns
@@ -207,8 +208,8 @@ export function quantizeOperations(device: Device): Operations {
       if (!(Number.isInteger(from) && from >= 0 && from <= to && to <= columns)) {
         throw new LowbitError('bad-shape', `columns ${from} to ${to} of ${columns}`)
       }
-      const { words, params: table, levels } = gridTablesOf(grid, rows, columns)
-      const blocks = blocksOf(options, columns, scale.columns)
+      const { words, params: table, levels } = gridWords(grid, rows, columns)
+      const blocks = columnBlocks(options, columns, scale.columns)
       const codes = expectCodes(codeTensor, rows, columns, levels, 'u8')
       // The quantized values take the place of the weight when the pass is over: until then they lie apart.
       const decoded = device.allocate(rows * columns)
@@ -240,7 +241,7 @@ export function quantizeOperations(device: Device): Operations {
       const decoded = expect(decodedTensor, rows, columns, 'decoded')
       const h = expect(hessian, columns, columns, 'the Hessian')
       const { scales, zeros, params } = checkBlocks(scale, zero, w, options)
-      const { words, params: table, levels } = gridTablesOf(grid, rows, columns)
+      const { words, params: table, levels } = gridWords(grid, rows, columns)
       const codes = expectCodes(codeTensor, rows, columns, levels, 'u8')
       const held = [device.allocate(rows * columns), device.allocate(rows * columns)]
       const [rest, line] = held
@@ -255,7 +256,7 @@ export function quantizeOperations(device: Device): Operations {
         sweep(
           { scales, zeros, u: h, line, codes, decoded },
           { ...table, ...params, kind: 1, damping },
-          ...[words, blocksOf(options, columns, params.across)],
+          ...[words, columnBlocks(options, columns, params.across)],
           [rows, columns, 0, columns],
         )
       } finally {
@@ -280,33 +281,3 @@ const putColumns = elementwise('columns put in place', {
   let at = (i / p.size) * p.columns + p.begin + i % p.size;
   out[p.out_at + at] = x[p.x_at + at];`,
 })
-
-/** For each column its block of scales, and then its block of tables. */
-function blocksOf(
-  { grid, blockColumns, blockOf, tableOf }: Rounding & Partial<FeedbackOptions>,
-  columns: number,
-  across: number,
-): Uint32Array {
-  const wide = grid.kind === 'lookup' && grid.blocks && 'columns' in grid.blocks
-  const tableColumns =
-    wide && grid.blocks && 'columns' in grid.blocks ? grid.blocks.columns : columns
-  const out = new Uint32Array(2 * columns)
-  for (const given of [blockOf, tableOf]) {
-    if (given && given.length !== columns) {
-      throw new LowbitError('bad-shape', `${given.length} blocks for ${columns} columns`)
-    }
-  }
-  for (let column = 0; column < columns; column++) {
-    const block = blockOf ? blockOf[column] : Math.floor(column / blockColumns)
-    const table = tableOf ? tableOf[column] : Math.floor(column / tableColumns)
-    out[column] = block
-    out[columns + column] = table
-    if (table >= Math.ceil(columns / tableColumns)) {
-      throw new LowbitError('bad-shape', `column ${column} has no table ${table}`)
-    }
-    if (blockOf && block >= across) {
-      throw new LowbitError('bad-shape', `column ${column} needs block ${block} of ${across}`)
-    }
-  }
-  return out
-}

@@ -4,13 +4,13 @@
  * w_k = slope·c_k + level, f·(slope·Σ q_k c_k + level·Σ q_k).
  */
 
+import { WORD_BLOCK, type WordLayout } from '@lowbit/core'
 import { TILE } from '../algebra/product.ts'
 import { remembered, type Shader } from '../gpu/shader.ts'
 import { DECODED_PARAMS, decoding, nameOf, OUTPUTS, PUT, X } from './shaders.ts'
-import { BLOCK, type Layout } from './words.ts'
 
 /** Words that the bytes of a block of x take. */
-export const BLOCK_WORDS = BLOCK / 4
+export const BLOCK_WORDS = WORD_BLOCK / 4
 const THREADS = 16
 /** Rows of outputs of a thread where there are many rows of x; it has four columns, 16 apart. */
 const HIGH = 8
@@ -38,9 +38,9 @@ export const roundShader = (bits: number): Shader =>
 fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) total: vec3u, @builtin(local_invocation_index) lane: u32) {
   let i = group_of(id, total) * 64u + lane;
   if (i >= p.count) { return; }
-  let begin = (i % p.blocks) * ${BLOCK}u;
+  let begin = (i % p.blocks) * ${WORD_BLOCK}u;
   let row = p.x_at + p.x_from + (i / p.blocks) * p.x_row;
-  let here = min(${BLOCK}u, p.depth - begin);
+  let here = min(${WORD_BLOCK}u, p.depth - begin);
   var most = 0.0;
   // What is no number must not be rounded away: it becomes the factor.
   var odd = 0.0;
@@ -79,7 +79,7 @@ function bytesOf(bits: number, s: number): string {
 }
 
 /** `terms_of(n, k)`: slope and level of 32 columns from k on. */
-const terms = ({ bits }: Layout): string => `
+const terms = ({ bits }: WordLayout): string => `
 fn terms_of(n: u32, k: u32) -> vec2f {
   let s = scale_of(n, k);
   return vec2f(p.step * s, (p.lowest${bits === 8 ? ' + 128.0 * p.step' : ''} - zero_of(n, k)) * s + bias_of(n, k));
@@ -91,7 +91,7 @@ const REQUIRES = ['packed_4x8_integer_dot_product'] as const
 const vectors = new Map<string, Shader>()
 
 /** Up to four rows of x: 16 threads share out an output's blocks. */
-export const byteVectorShader = (layout: Layout, tokens: number): Shader =>
+export const byteVectorShader = (layout: WordLayout, tokens: number): Shader =>
   remembered(vectors, `${tokens} ${nameOf(layout)}`, () => ({
     name: `${tokens} rows in bytes, ${nameOf(layout)}`,
     requires: REQUIRES,
@@ -121,7 +121,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) total: vec3u,
           ${each(tokens, (t) => `dot${t} += dot4I8Packed(q[q${t} + ${at}u], c);`, ' ')} }`
         })} }`,
       )}
-      let terms = terms_of(n, block * ${BLOCK}u);
+      let terms = terms_of(n, block * ${WORD_BLOCK}u);
       ${each(
         tokens,
         (t) => `{ let f = p.factors_at + 2u * (${t}u * p.blocks + block);
@@ -146,7 +146,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) total: vec3u,
 const matrices = new Map<string, Shader>()
 
 /** Many rows of x: tiles of 64 × 64 outputs, a block of columns at a time, 8 × 4 outputs a thread. */
-export const byteMatrixShader = (layout: Layout): Shader =>
+export const byteMatrixShader = (layout: WordLayout): Shader =>
   remembered(matrices, nameOf(layout), () => ({
     name: `many rows in bytes, ${nameOf(layout)}`,
     requires: REQUIRES,
@@ -181,7 +181,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) total: vec3u,
     if (lane < ${TILE}u) {
       let f = p.factors_at + 2u * (min(top + lane, p.tokens - 1u) * p.blocks + block);
       left_factors[lane] = vec2f(factors[f], factors[f + 1u]);
-      right_terms[lane] = terms_of(min(start + lane, p.rows - 1u), block * ${BLOCK}u);
+      right_terms[lane] = terms_of(min(start + lane, p.rows - 1u), block * ${WORD_BLOCK}u);
     }
     workgroupBarrier();
     ${each(HIGH, (r) => `var dots${r} = vec4i();`, ' ')}

@@ -1,16 +1,15 @@
 /** Weights in the device's memory, and products with them. */
 
 import {
-  decode,
   isQuantized,
   type Kernels,
   type LoadOptions,
   LowbitError,
-  type Matrix,
-  type QuantizedMatrix,
-  type Stage,
+  type PackedWords,
+  planWords,
   validateMatrix,
   type Weight,
+  WORD_BLOCK,
 } from '@lowbit/core'
 import { groupsOf } from '../algebra/product.ts'
 import { borrowing, type Device, type Span } from '../gpu/device.ts'
@@ -27,19 +26,18 @@ import {
   vectorShader,
 } from './shaders.ts'
 import { bySubgroups, subgroupGroups, subgroupShader } from './subgroups.ts'
-import { BLOCK, type Packed, packDense, packStage } from './words.ts'
 
 type Activations = NonNullable<LoadOptions['activations']>
 type Operations = Pick<Kernels, 'load' | 'unload' | 'matmul' | 'gather'>
 
-interface Part extends Omit<Packed, 'words' | 'reach'> {
+interface Part extends Omit<PackedWords, 'words' | 'reach'> {
   readonly span: Span
   /** Whether x may meet it in f16. */
   readonly halves: boolean
 }
 
 /** Sums of a tile in f16, 16 products with numbers up to 1, stay below 65,504. */
-const fitsHalves = ({ reach }: Packed): boolean => reach() < 4000
+const fitsHalves = ({ reach }: PackedWords): boolean => reach() < 4000
 
 interface Loaded {
   /** What x may be rounded to. */
@@ -114,7 +112,7 @@ export function weightOperations(device: Device): Operations {
   return {
     load(matrix, { activations = 'f32' } = {}) {
       if (isQuantized(matrix)) validateMatrix(matrix, 'the weight')
-      const { packed, variant: weights } = plan(matrix)
+      const { packed, variant: weights } = planWords(matrix)
       const halves = activations === 'f16' && packed.every(fitsHalves)
       const variant = `${weights}${seenBy(device, packed, activations, halves)}`
       const spans: Span[] = []
@@ -276,7 +274,7 @@ function multiplyBytes(
   { out, x, tokens, columns, keep }: Multiplied,
 ): void {
   const { rows, depth } = params
-  const blocks = Math.ceil(depth / BLOCK)
+  const blocks = Math.ceil(depth / WORD_BLOCK)
   borrowing(device, (take) => {
     const [q, factors] = [take(tokens * blocks * BLOCK_WORDS), take(tokens * blocks * 2)]
     const sizes = { blocks, x_row: columns, x_from: from }
@@ -296,7 +294,7 @@ function multiplyBytes(
 /** What is said of x where it may be rounded: how, or why it isn't. */
 function seenBy(
   device: Device,
-  packed: readonly Packed[],
+  packed: readonly PackedWords[],
   activations: Activations,
   halves: boolean,
 ): string {
@@ -311,38 +309,4 @@ function seenBy(
   const rows = [vectorInt8 === 'dots' && 'few', matrixInt8 === 'dots' && 'many'].filter(Boolean)
   if (rows.length > 0) return `, int8 with ${rows.join(' and ')} rows`
   return device.dots ? ' (int8 is slower here)' : ' (no dot products of bytes on this device)'
-}
-
-/** How a matrix is kept: fused where shaders decode all of it, dense otherwise, with the reason. */
-function plan(matrix: Matrix): { packed: Packed[]; variant: string } {
-  if (!isQuantized(matrix)) return { packed: [packDense(matrix)], variant: `dense ${matrix.type}` }
-  const reason = unfused(matrix)
-  const stages = reason ? [reason] : matrix.stages.map((stage) => pack(matrix, stage))
-  const failed = stages.find((stage) => typeof stage === 'string')
-  if (failed !== undefined) {
-    const { rows, columns } = matrix
-    const values = decode(matrix)
-    return {
-      packed: [packDense({ rows, columns, type: 'f32', values })],
-      variant: `dense f32: no fused kernel for ${failed}`,
-    }
-  }
-  const packed = stages as Packed[]
-  return { packed, variant: `${packed.map(nameOf).join(' + ')} × f32` }
-}
-
-const pack = ({ rows, columns, rowScale }: QuantizedMatrix, stage: Stage): Packed | string =>
-  packStage(stage, rows, columns, rowScale)
-
-function unfused({ stages, sparse, rotation }: QuantizedMatrix): string | undefined {
-  if (rotation) return 'rotations'
-  if (sparse) return 'sparse entries'
-  return stages.length === 0 ? 'a matrix without stages' : undefined
-}
-
-function nameOf({ layout, params }: Packed): string {
-  const { kind, bits, length, along, even } = layout
-  if (length > 1) return `${params.entries} vectors of ${length} along ${along}`
-  const codes = kind === 'integer' ? `integers in ${bits} bits` : `table of ${params.entries}`
-  return `${codes}, ${even ? 'scales a word' : 'scales a weight'}`
 }

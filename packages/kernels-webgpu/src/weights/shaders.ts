@@ -1,8 +1,8 @@
 /** Shaders that decode weights: generated for each layout from the same parts. */
 
+import type { WordLayout } from '@lowbit/core'
 import { productCode } from '../algebra/product.ts'
 import { type Element, groupwise, type Shader } from '../gpu/shader.ts'
-import type { Layout } from './words.ts'
 
 /** Rows of x that the vector product takes at once. */
 export const FEW_ROWS = 4
@@ -26,7 +26,7 @@ const block = (name: string): string =>
   `p.${name} + (n / p.${name}_rows) * p.${name}_across + k / p.${name}_columns`
 
 /** What the codes mean: `grid_value` of a word's place, and a weight in `decoded` and `weight_of`. */
-export function decoding(layout: Layout): string {
+export function decoding(layout: WordLayout): string {
   const { kind, bits, length, along, scale, zero, bias, rowScale } = layout
   const perWord = 32 / bits
   const mask = bits === 32 ? '0xffffffffu' : `${2 ** bits - 1}u`
@@ -83,10 +83,10 @@ function remember(key: string, make: () => Omit<Shader, 'name'>): Shader {
   return shader
 }
 
-export const nameOf = (layout: Layout): string => Object.values(layout).join(' ')
+export const nameOf = (layout: WordLayout): string => Object.values(layout).join(' ')
 
 /** out[t, n] for 1 … 4 rows of x: each output's words are shared out over threads. */
-export function vectorShader(layout: Layout, tokens: number): Shader {
+export function vectorShader(layout: WordLayout, tokens: number): Shader {
   return remember(`vector × ${tokens}, ${nameOf(layout)}`, () => ({
     reads: { x: 'f32', w: 'u32' },
     writes: { out: 'f32' },
@@ -98,7 +98,7 @@ export function vectorShader(layout: Layout, tokens: number): Shader {
 const each = (count: number, line: (i: number) => string): string =>
   Array.from({ length: count }, (_, i) => line(i)).join('\n')
 
-function alongIn(layout: Layout, tokens: number): string {
+function alongIn(layout: WordLayout, tokens: number): string {
   const { bits, length, even, scale, zero, bias } = layout
   const perWord = 32 / bits
   const inside = even
@@ -159,7 +159,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) total: vec3u,
 }
 
 /** Vectors of rows: a code row is a workgroup's, whose threads take its columns in turn. */
-function alongOut(layout: Layout, tokens: number): string {
+function alongOut(layout: WordLayout, tokens: number): string {
   const { bits, length } = layout
   const perWord = 32 / bits
   const lanes = 64
@@ -195,7 +195,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) total: vec3u,
 }
 
 /** out[t, n] for many rows of x: tiles are decoded into workgroup memory. */
-export function matrixShader(layout: Layout): Shader {
+export function matrixShader(layout: WordLayout): Shader {
   return remember(`matrix, ${nameOf(layout)}`, () => ({
     reads: { x: 'f32', w: 'u32' },
     writes: { out: 'f32' },
@@ -209,10 +209,10 @@ fn b_value(k: u32, n: u32) -> f32 { return weight_of(n, k); }`,
   }))
 }
 
-const fastOf = ({ along }: Layout) => ({ a: 'k', b: along === 'in' ? 'k' : 'j' }) as const
+const fastOf = ({ along }: WordLayout) => ({ a: 'k', b: along === 'in' ? 'k' : 'j' }) as const
 
 /** The same with tiles of f16. Rows of x are divided by their largest number, so that no sum of a tile overflows. */
-export function halfMatrixShader(layout: Layout): Shader {
+export function halfMatrixShader(layout: WordLayout): Shader {
   return remember(`matrix in f16, ${nameOf(layout)}`, () => ({
     enable: ['f16'],
     reads: { x: 'f32', largest: 'f32', w: 'u32' },
@@ -252,7 +252,7 @@ export const largestShader = groupwise('largest of rows', {
 })
 
 /** out[i, order[k]] += W[rows[i], k] over the stored columns of a stage. */
-export function gatherShader(layout: Layout): Shader {
+export function gatherShader(layout: WordLayout): Shader {
   return remember(`gather, ${nameOf(layout)}`, () => ({
     reads: { w: 'u32', picked: 'u32', order: 'u32' },
     writes: { out: 'f32' },

@@ -3,16 +3,17 @@
  * what it multiplies with is read by one thread of the subgroup, from which all get it.
  */
 
+import type { WordLayout } from '@lowbit/core'
 import type { Shader } from '../gpu/shader.ts'
 import { remembered } from '../gpu/shader.ts'
 import { DECODED_PARAMS, decoding, nameOf, PUT, X } from './shaders.ts'
-import type { Layout } from './words.ts'
 
 const THREADS = 64
 /** Outputs of a thread where there are many rows of x, THREADS apart. */
 const OUTPUTS = 2
 
-export const bySubgroups = ({ length, along }: Layout): boolean => length === 1 && along === 'in'
+export const bySubgroups = ({ length, along }: WordLayout): boolean =>
+  length === 1 && along === 'in'
 
 const each = (count: number, line: (i: number) => string, between = '\n'): string =>
   Array.from({ length: count }, (_, i) => line(i)).join(between)
@@ -20,7 +21,7 @@ const each = (count: number, line: (i: number) => string, between = '\n'): strin
 const shaders = new Map<string, Shader>()
 
 /** `few` rows of x, or `size` of them at a time. */
-export const subgroupShader = (layout: Layout, size: number, few: number | undefined): Shader =>
+export const subgroupShader = (layout: WordLayout, size: number, few: number | undefined): Shader =>
   remembered(shaders, `${few ?? 'many'} by ${size}, ${nameOf(layout)}`, () => ({
     name: `${few ?? 'many'} rows by subgroups of ${size}, ${nameOf(layout)}`,
     enable: ['subgroups'],
@@ -43,7 +44,7 @@ export const subgroupGroups = (tokens: number, rows: number, size: number, few: 
  * `value` of the weight at `place` of a word: where the word's weights share their scales, as
  * code · slope + level.
  */
-function weightsOf({ kind, bits, even, scale, zero, bias }: Layout, o: number) {
+function weightsOf({ kind, bits, even, scale, zero, bias }: WordLayout, o: number) {
   const mask = bits === 32 ? '' : `${2 ** bits - 1}u`
   const [s, z, b] = [
     scale ? `scale_of(n${o}, first)` : '1.0',
@@ -66,7 +67,7 @@ function weightsOf({ kind, bits, even, scale, zero, bias }: Layout, o: number) {
 }
 
 /** Up to four rows: each thread reads one of the next numbers of x. */
-function some(layout: Layout, size: number, tokens: number): string {
+function some(layout: WordLayout, size: number, tokens: number): string {
   const perWord = 32 / layout.bits
   const { word, value } = weightsOf(layout, 0)
   // Words that have `size` weights together, or the parts of `size` weights that a word has.
@@ -110,7 +111,7 @@ const readX = (tokens: number, size: number, from: string): string => `
     ${each(tokens, (t) => `let x${t} = select(0.0, x[reach + ${t}u * p.x_row], there);`)}`
 
 /** Many rows: each thread reads another row of x. */
-function many(layout: Layout, size: number): string {
+function many(layout: WordLayout, size: number): string {
   const perWord = 32 / layout.bits
   const outputs = Array.from({ length: OUTPUTS }, (_, o) => weightsOf(layout, o))
   return `

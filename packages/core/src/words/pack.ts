@@ -1,23 +1,23 @@
 /** Matrices as words for the device: codes in containers, tables and scales as the bits of f32, one after the other. */
 
-import {
-  type Blocks,
-  blockGrid,
-  type DenseMatrix,
-  type Grid,
-  gridValues,
-  LowbitError,
-  type Numbers,
-  type PackedCodes,
-  type Scale,
-  type Stage,
-  scaleValues,
-  toFloat32,
-  unpackCodes,
-} from '@lowbit/core'
+import { unpackCodes } from '../bits/stream.ts'
+import { LowbitError } from '../errors.ts'
+import { blockGrid } from '../matrix/blocks.ts'
+import { scaleValues } from '../matrix/decode.ts'
+import { gridValues } from '../matrix/grid.ts'
+import type {
+  Blocks,
+  DenseMatrix,
+  Grid,
+  Numbers,
+  PackedCodes,
+  Scale,
+  Stage,
+} from '../matrix/types.ts'
+import { toFloat32 } from '../numbers/half.ts'
 
-/** What decides the shader: everything else is a parameter. */
-export interface Layout {
+/** What decides the kernel: everything else is a parameter. */
+export interface WordLayout {
   readonly kind: 'f32' | 'f16' | 'bf16' | 'integer' | 'table'
   /** Bits of a code or a dense weight: 1, 2, 4, 8, 16 or 32. */
   readonly bits: number
@@ -31,8 +31,8 @@ export interface Layout {
   readonly even: boolean
 }
 
-export interface Packed {
-  readonly layout: Layout
+export interface PackedWords {
+  readonly layout: WordLayout
   readonly words: Uint32Array
   /** Where its parts lie in `words` and how its blocks are counted. */
   readonly params: Readonly<Record<string, number>>
@@ -46,11 +46,11 @@ export interface Packed {
 }
 
 /** Columns of x that share a factor where it is rounded to bytes. */
-export const BLOCK = 32
+export const WORD_BLOCK = 32
 
 const CONTAINERS = [1, 2, 4, 8, 16] as const
 
-export function packDense({ rows, columns, type, values }: DenseMatrix): Packed {
+export function packDense({ rows, columns, type, values }: DenseMatrix): PackedWords {
   if (values.length !== rows * columns) {
     throw new LowbitError('bad-shape', `${values.length} values are not ${rows} × ${columns}`)
   }
@@ -72,13 +72,13 @@ export function packDense({ rows, columns, type, values }: DenseMatrix): Packed 
   }
 }
 
-/** A stage, or the reason why no shader decodes it. */
+/** A stage, or the reason why no kernel decodes it. */
 export function packStage(
   stage: Stage,
   rows: number,
   columns: number,
   rowScale: Numbers | undefined,
-): Packed | string {
+): PackedWords | string {
   const [from, to] = stage.columns ?? [0, columns]
   const depth = to - from
   const { grid, vector } = stage
@@ -147,7 +147,7 @@ export function packStage(
       bits <= 8 &&
       length === 1 &&
       along === 'in' &&
-      parts.every((part) => !part || widthOf(part, depth) % BLOCK === 0),
+      parts.every((part) => !part || widthOf(part, depth) % WORD_BLOCK === 0),
   }
 }
 
@@ -157,7 +157,7 @@ const largest = (values: ArrayLike<number>): number => {
   return most
 }
 
-/** Parameters that a shader has and a stage need not. */
+/** Parameters that a kernel has and a stage need not. */
 const NOTHING: Readonly<Record<string, number>> = Object.fromEntries(
   [
     ...['lowest', 'step', 'entries', 'row_scale'],

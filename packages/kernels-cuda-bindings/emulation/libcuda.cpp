@@ -1,0 +1,239 @@
+// A libcuda of one emulated GPU: the part of the driver API that the binding calls, over the scheduler.
+//
+// Device memory is the host's, each allocation on pages of its own that end where it ends, with a page behind it that
+// must not be touched; it starts out full of NaN. A fault in a kernel is an error that stays, as on a GPU.
+
+#include "scheduler.h"
+#include <cstdlib>
+#include <map>
+#include <sys/mman.h>
+
+namespace {
+
+enum Result {
+  SUCCESS = 0,
+  INVALID_VALUE = 1,
+  OUT_OF_MEMORY = 2,
+  NO_DEVICE = 100,
+  INVALID_DEVICE = 101,
+  INVALID_IMAGE = 200,
+  INVALID_CONTEXT = 201,
+  NOT_FOUND = 500,
+  ILLEGAL_ADDRESS = 700,
+  LAUNCH_FAILED = 719,
+};
+
+const std::map<int, std::pair<const char *, const char *>> TEXTS = {
+    {INVALID_VALUE, {"CUDA_ERROR_INVALID_VALUE", "invalid argument"}},
+    {OUT_OF_MEMORY, {"CUDA_ERROR_OUT_OF_MEMORY", "out of memory"}},
+    {NO_DEVICE, {"CUDA_ERROR_NO_DEVICE", "no CUDA-capable device is detected"}},
+    {INVALID_DEVICE, {"CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal"}},
+    {INVALID_IMAGE, {"CUDA_ERROR_INVALID_IMAGE", "device kernel image is invalid"}},
+    {INVALID_CONTEXT, {"CUDA_ERROR_INVALID_CONTEXT", "invalid device context"}},
+    {NOT_FOUND, {"CUDA_ERROR_NOT_FOUND", "named symbol not found"}},
+    {ILLEGAL_ADDRESS, {"CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access was encountered"}},
+    {LAUNCH_FAILED, {"CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure"}},
+};
+
+constexpr size_t PAGE = 4096;
+
+struct Allocation {
+  void *mapping;
+  size_t mapped;
+  size_t bytes;
+};
+
+std::map<uint64_t, Allocation> allocations;
+size_t held = 0;
+int owners = 0;
+/** The error that a kernel has left: every later call gives it too. */
+int poison = SUCCESS;
+
+/** What the emulated machine is like; read at each call, so that a test can change it. */
+long setting(const char *name, long otherwise) {
+  const char *text = std::getenv(name);
+  return text && *text ? std::atol(text) : otherwise;
+}
+size_t memory() { return setting("LOWBIT_EMULATED_MEMORY", 2l << 30); }
+
+int ready() { return owners == 0 ? static_cast<int>(INVALID_CONTEXT) : poison; }
+
+bool inside(uint64_t at, size_t bytes) {
+  auto next = allocations.upper_bound(at);
+  if (next == allocations.begin()) return false;
+  const auto &[start, allocation] = *--next;
+  return at - start <= allocation.bytes && bytes <= allocation.bytes - (at - start);
+}
+
+void give_back(const Allocation &allocation) {
+  munmap(allocation.mapping, allocation.mapped);
+  held -= allocation.bytes;
+}
+
+} // namespace
+
+extern "C" {
+
+int cuInit(unsigned) { return setting("LOWBIT_EMULATED_DEVICES", 1) > 0 ? SUCCESS : NO_DEVICE; }
+
+int cuDriverGetVersion(int *version) {
+  *version = setting("LOWBIT_EMULATED_DRIVER", 13000);
+  return SUCCESS;
+}
+
+int cuDeviceGetCount(int *count) {
+  *count = setting("LOWBIT_EMULATED_DEVICES", 1);
+  return SUCCESS;
+}
+
+int cuDeviceGet(int *device, int ordinal) {
+  *device = ordinal;
+  return ordinal < setting("LOWBIT_EMULATED_DEVICES", 1) ? SUCCESS : INVALID_DEVICE;
+}
+
+int cuDeviceGetName(char *name, int length, int) {
+  std::strncpy(name, "emulated GPU", length);
+  return SUCCESS;
+}
+
+/** Compute capability and multiprocessors: 9.0 with one. */
+int cuDeviceGetAttribute(int *value, int attribute, int) {
+  *value = attribute == 75 ? 9 : attribute == 76 ? 0 : 1;
+  return SUCCESS;
+}
+
+int cuDeviceTotalMem_v2(size_t *bytes, int) {
+  *bytes = memory();
+  return SUCCESS;
+}
+
+int cuDevicePrimaryCtxRetain(void **context, int) {
+  owners++;
+  *context = &owners;
+  return SUCCESS;
+}
+
+int cuDevicePrimaryCtxRelease_v2(int) {
+  if (owners == 0) return INVALID_CONTEXT;
+  if (--owners > 0) return SUCCESS;
+  for (auto &[at, allocation] : allocations) give_back(allocation);
+  allocations.clear();
+  poison = SUCCESS;
+  return SUCCESS;
+}
+
+int cuCtxSetCurrent(void *) { return SUCCESS; }
+
+int cuMemGetInfo_v2(size_t *free, size_t *total) {
+  *total = memory();
+  *free = held < *total ? *total - held : 0;
+  return ready();
+}
+
+int cuMemAlloc_v2(uint64_t *at, size_t bytes) {
+  if (ready()) return ready();
+  if (bytes == 0) return INVALID_VALUE;
+  if (held + bytes > memory()) return OUT_OF_MEMORY;
+  // Up to a word, so that words lie where words may.
+  const size_t size = (bytes + 7) / 8 * 8, pages = (size + PAGE - 1) / PAGE;
+  const size_t mapped = (pages + 2) * PAGE;
+  char *mapping =
+      static_cast<char *>(mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  if (mapping == MAP_FAILED) return OUT_OF_MEMORY;
+  mprotect(mapping, PAGE, PROT_NONE);
+  mprotect(mapping + (pages + 1) * PAGE, PAGE, PROT_NONE);
+  // On the last word that the allocation reaches into: numbers of 4 bytes are caught to the number.
+  const size_t tight = bytes % 8 == 0 ? size : (bytes + 3) / 4 * 4;
+  char *start = mapping + (pages + 1) * PAGE - tight;
+  std::memset(mapping + PAGE, 0xff, pages * PAGE);
+  *at = reinterpret_cast<uint64_t>(start);
+  allocations[*at] = {mapping, mapped, bytes};
+  held += bytes;
+  return SUCCESS;
+}
+
+int cuMemFree_v2(uint64_t at) {
+  auto found = allocations.find(at);
+  if (ready()) return ready();
+  if (found == allocations.end()) return INVALID_VALUE;
+  give_back(found->second);
+  allocations.erase(found);
+  return SUCCESS;
+}
+
+int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *) {
+  if (ready()) return ready();
+  if (!inside(to, bytes)) return INVALID_VALUE;
+  std::memcpy(reinterpret_cast<void *>(to), from, bytes);
+  return SUCCESS;
+}
+
+int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *) {
+  if (ready()) return ready();
+  if (!inside(from, bytes)) return INVALID_VALUE;
+  std::memcpy(to, reinterpret_cast<void *>(from), bytes);
+  return SUCCESS;
+}
+
+int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void *) {
+  if (ready()) return ready();
+  if (!inside(to, bytes) || !inside(from, bytes)) return INVALID_VALUE;
+  std::memmove(reinterpret_cast<void *>(to), reinterpret_cast<void *>(from), bytes);
+  return SUCCESS;
+}
+
+int cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, void *) {
+  if (ready()) return ready();
+  if (!inside(to, bytes)) return INVALID_VALUE;
+  std::memset(reinterpret_cast<void *>(to), value, bytes);
+  return SUCCESS;
+}
+
+int cuStreamCreate(void **stream, unsigned) {
+  *stream = &held;
+  return ready();
+}
+int cuStreamDestroy_v2(void *) { return ready(); }
+int cuStreamSynchronize(void *) { return ready(); }
+
+/** The kernels are linked in; what is given must still be a fatbin. */
+int cuModuleLoadData(void **module, const void *image) {
+  if (ready()) return ready();
+  uint32_t magic;
+  std::memcpy(&magic, image, 4);
+  *module = &poison;
+  return magic == 0xba55ed50 ? SUCCESS : INVALID_IMAGE;
+}
+int cuModuleUnload(void *) { return ready(); }
+
+int cuModuleGetFunction(void **function, void *, const char *name) {
+  if (ready()) return ready();
+  *function = emulation::find(name);
+  return *function ? SUCCESS : NOT_FOUND;
+}
+
+int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                   unsigned, void *, void **, void **extra) {
+  if (ready()) return ready();
+  const auto &kernel = *static_cast<emulation::Kernel *>(function);
+  // CU_LAUNCH_PARAM_BUFFER_POINTER, the buffer, CU_LAUNCH_PARAM_BUFFER_SIZE, its size, CU_LAUNCH_PARAM_END.
+  if (!extra || extra[0] != reinterpret_cast<void *>(1) || extra[2] != reinterpret_cast<void *>(2)) return INVALID_VALUE;
+  const size_t size = *static_cast<size_t *>(extra[3]);
+  const bool fits = size == kernel.params && bx * by * bz > 0 && bx * by * bz <= kernel.threads;
+  if (!fits || gx == 0 || gy == 0 || gz == 0 || gy > 65535 || gz > 65535) return INVALID_VALUE;
+  switch (emulation::launch(kernel, {gx, gy, gz}, {bx, by, bz}, extra[1])) {
+  case emulation::Outcome::illegal_access: return poison = ILLEGAL_ADDRESS;
+  case emulation::Outcome::deadlock: return poison = LAUNCH_FAILED;
+  default: return SUCCESS;
+  }
+}
+
+static int text_of(int result, const char **text, bool name) {
+  auto found = TEXTS.find(result);
+  *text = found == TEXTS.end() ? nullptr : name ? found->second.first : found->second.second;
+  return found == TEXTS.end() ? INVALID_VALUE : SUCCESS;
+}
+int cuGetErrorName(int result, const char **text) { return text_of(result, text, true); }
+int cuGetErrorString(int result, const char **text) { return text_of(result, text, false); }
+
+} // extern "C"

@@ -1,0 +1,197 @@
+// Threads as fibers: a fiber runs until it waits or ends, then the next one does.
+
+#include "scheduler.h"
+#include <csetjmp>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <sys/mman.h>
+#include <vector>
+#ifndef __x86_64__
+#include <ucontext.h>
+#endif
+
+dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+namespace emulation {
+
+static Kernel *kernels = nullptr;
+
+Kernel::Kernel(const char *name, size_t params, unsigned threads, void (*run)(const void *))
+    : name(name), params(params), threads(threads), run(run), next(kernels) {
+  kernels = this;
+}
+
+Kernel *find(const char *name) {
+  Kernel *kernel = kernels;
+  while (kernel && std::strcmp(kernel->name, name) != 0) kernel = kernel->next;
+  return kernel;
+}
+
+// ---- switching stacks: by hand on x86-64, since swapcontext asks the system for the signal mask each time
+
+#ifdef __x86_64__
+using Context = void *;
+extern "C" void lowbit_switch(Context *from, Context to);
+asm(".text\n"
+    ".globl lowbit_switch\n"
+    "lowbit_switch:\n"
+    "pushq %rbp\n pushq %rbx\n pushq %r12\n pushq %r13\n pushq %r14\n pushq %r15\n"
+    "movq %rsp, (%rdi)\n"
+    "movq %rsi, %rsp\n"
+    "popq %r15\n popq %r14\n popq %r13\n popq %r12\n popq %rbx\n popq %rbp\n"
+    "ret\n");
+static void enter(Context &from, Context &to) { lowbit_switch(&from, to); }
+static void prepare(Context &context, char *stack, size_t size, void (*entry)()) {
+  void **top = reinterpret_cast<void **>(stack + size);
+  *--top = nullptr;
+  *--top = reinterpret_cast<void *>(entry);
+  for (int i = 0; i < 6; i++) *--top = nullptr;
+  context = top;
+}
+#else
+using Context = ucontext_t;
+static void enter(Context &from, Context &to) { swapcontext(&from, &to); }
+static void prepare(Context &context, char *stack, size_t size, void (*entry)()) {
+  getcontext(&context);
+  context.uc_stack.ss_sp = stack;
+  context.uc_stack.ss_size = size;
+  context.uc_link = nullptr;
+  makecontext(&context, entry, 0);
+}
+#endif
+
+// ---- fibers
+
+enum class State { ready, at_block, at_warp, ended };
+
+struct Fiber {
+  Context context;
+  State state;
+  dim3 index;
+  /** Exchanges so far: which of the two boards is written. */
+  unsigned exchanges;
+};
+
+constexpr unsigned MOST_THREADS = 1024;
+constexpr size_t STACK = 64 << 10;
+
+static Fiber fibers[MOST_THREADS];
+/** The lanes of each warp that have not ended. */
+static unsigned alive[MOST_THREADS / 32];
+static uint64_t boards[MOST_THREADS / 32][2][32];
+static Context scheduler;
+static unsigned current, count;
+static const Kernel *running;
+static const void *arguments;
+static bool missing_lanes;
+
+/** Stacks, each with a page below it that must not be touched. */
+static char *stack_of(unsigned i) {
+  static char *all = [] {
+    void *memory = mmap(nullptr, MOST_THREADS * STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    for (unsigned i = 0; i < MOST_THREADS; i++) mprotect(static_cast<char *>(memory) + i * STACK, 4096, PROT_NONE);
+    return static_cast<char *>(memory);
+  }();
+  return all + i * STACK;
+}
+
+static void pause_as(State state) {
+  Fiber &fiber = fibers[current];
+  fiber.state = state;
+  enter(fiber.context, scheduler);
+}
+
+static void body() {
+  running->run(arguments);
+  alive[current / 32] &= ~(1u << current % 32);
+  pause_as(State::ended);
+}
+
+void wait_for_block() { pause_as(State::at_block); }
+
+unsigned lane() { return current % 32; }
+
+const uint64_t *exchange(unsigned mask, uint64_t value) {
+  Fiber &fiber = fibers[current];
+  const unsigned warp = current / 32, board = fiber.exchanges++ % 2;
+  if (mask & ~alive[warp]) missing_lanes = true;
+  boards[warp][board][current % 32] = value;
+  pause_as(State::at_warp);
+  return boards[warp][board];
+}
+
+static bool release(unsigned from, unsigned to, State waiting) {
+  bool any = false;
+  for (unsigned i = from; i < to; i++) {
+    if (fibers[i].state == State::ended) continue;
+    if (fibers[i].state != waiting) return false;
+    any = true;
+  }
+  for (unsigned i = from; i < to && any; i++) {
+    if (fibers[i].state == waiting) fibers[i].state = State::ready;
+  }
+  return any;
+}
+
+static Outcome run_block() {
+  std::memset(alive, 0, sizeof(alive));
+  for (unsigned i = 0; i < count; i++) {
+    alive[i / 32] |= 1u << i % 32;
+    fibers[i].state = State::ready;
+    fibers[i].exchanges = 0;
+    fibers[i].index = {i % blockDim.x, i / blockDim.x % blockDim.y, i / blockDim.x / blockDim.y};
+    prepare(fibers[i].context, stack_of(i), STACK, body);
+  }
+  for (;;) {
+    unsigned left = 0;
+    for (current = 0; current < count; current++) {
+      if (fibers[current].state == State::ready) {
+        threadIdx = fibers[current].index;
+        enter(scheduler, fibers[current].context);
+      }
+      left += fibers[current].state != State::ended;
+    }
+    if (missing_lanes) return Outcome::deadlock;
+    if (left == 0) return Outcome::done;
+    bool going = release(0, count, State::at_block);
+    if (going) continue;
+    for (unsigned warp = 0; warp < count; warp += 32) {
+      going |= release(warp, warp + 32 < count ? warp + 32 : count, State::at_warp);
+    }
+    if (!going) return Outcome::deadlock;
+  }
+}
+
+// ---- faults: what a GPU reports as an illegal access
+
+static sigjmp_buf fault;
+static void on_fault(int) { siglongjmp(fault, 1); }
+constexpr int FAULTS[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE};
+
+Outcome launch(const Kernel &kernel, dim3 grid, dim3 block, const void *params) {
+  running = &kernel;
+  arguments = params;
+  blockDim = block;
+  gridDim = grid;
+  count = block.x * block.y * block.z;
+  missing_lanes = false;
+  struct sigaction before[4], now = {};
+  now.sa_handler = on_fault;
+  now.sa_flags = SA_NODEFER;
+  for (int i = 0; i < 4; i++) sigaction(FAULTS[i], &now, &before[i]);
+  volatile Outcome outcome = Outcome::done;
+  if (sigsetjmp(fault, 1) == 0) {
+    for (blockIdx.z = 0; blockIdx.z < grid.z && outcome == Outcome::done; blockIdx.z++) {
+      for (blockIdx.y = 0; blockIdx.y < grid.y && outcome == Outcome::done; blockIdx.y++) {
+        for (blockIdx.x = 0; blockIdx.x < grid.x && outcome == Outcome::done; blockIdx.x++) outcome = run_block();
+      }
+    }
+  } else {
+    outcome = Outcome::illegal_access;
+  }
+  for (int i = 0; i < 4; i++) sigaction(FAULTS[i], &before[i], nullptr);
+  return outcome;
+}
+
+} // namespace emulation

@@ -1,0 +1,145 @@
+/** Keys and values in few bits: coded, decoded, and attended over as they lie. */
+
+import {
+  type CacheKernels,
+  type CodedRows,
+  checkGrid,
+  codeColumns,
+  LowbitError,
+  scaleColumns,
+} from '@lowbit/core'
+import { LARGEST_HEAD } from './decoder.ts'
+import type { Arguments, Device, Span } from './driver/device.ts'
+import { blocksOf, expect, own } from './tensors.ts'
+
+/** The tensors of coded rows, which must be those of rows of `width`. */
+function ownRows({ codes, scales, grid, outliers }: CodedRows, width: number) {
+  if (outliers) {
+    throw new LowbitError(
+      'not-supported',
+      'the CUDA kernels keep no outliers beside a cache’s codes yet; set outliers to 0, or run on the CPU kernels',
+      { option: 'outliers' },
+    )
+  }
+  checkGrid(grid, width)
+  const rows = Math.ceil(codes.rows / grid.tokens)
+  return {
+    codes: expect(codes, codes.rows, codeColumns(grid, width), 'codes', 'u32'),
+    scales: expect(scales, rows, scaleColumns(grid, width), 'scales', 'u16'),
+  }
+}
+
+/** Coded rows as kernels take them; the table is on the device already. */
+function fieldsOf(from: CodedRows, width: number, table: Span | undefined): Arguments {
+  const { codes, scales } = ownRows(from, width)
+  const { bits, tokens, channels, symmetric } = from.grid
+  return {
+    ...{ codes, scales, table, bits, tokens, channels, symmetric: symmetric ? 1 : 0 },
+    ...{ line: codes.columns, blocks: width / channels },
+  }
+}
+
+const prefixed = (prefix: string, args: Arguments): Arguments =>
+  Object.fromEntries(Object.entries(args).map(([name, value]) => [`${prefix}_${name}`, value]))
+
+/** Rows from `row` on, of so many bytes each. */
+const after = ({ address, bytes }: Span, row: number, each: number): Span => ({
+  ...{ address: address + row * each, bytes: bytes - row * each },
+})
+
+export function cacheOperations(device: Device): CacheKernels {
+  /** A grid's table on the device while `work` queues what reads it. */
+  function withTable<T>(table: Float32Array | undefined, work: (table: Span | undefined) => T): T {
+    return table ? device.borrow(device.place(table), work) : work(undefined)
+  }
+
+  return {
+    encodeRows(into, at, input) {
+      const x = own(input)
+      const { rows, columns: width } = x
+      const { codes, scales } = ownRows(into, width)
+      const { bits, tokens, channels, symmetric, table, range = 1 } = into.grid
+      if (at < 0 || at % tokens !== 0 || rows % tokens !== 0 || at + rows > codes.rows) {
+        throw new LowbitError('bad-shape', `rows ${at} to ${at + rows} are no blocks of ${tokens}`)
+      }
+      const count = rows * codes.columns
+      const words = { out: after(codes, at, codes.columns * 4), count, width, bits }
+      const pack = (from: Arguments): void =>
+        device.run('pack_rows', { ...words, ...from, line: codes.columns }, blocksOf(count))
+      if (bits === 16) {
+        pack({ x })
+        return
+      }
+      const levels = 2 ** bits - 1
+      const reach = table ? Math.max(-table[0], table[levels]) : levels / 2
+      withTable(table, (values) =>
+        device.borrow(device.allocate(rows * width), (wide) => {
+          const out = after(scales, at / tokens, scales.columns * 2)
+          const spans = { x, table: values, scales: out, codes: wide }
+          const sizes = {
+            width,
+            tokens,
+            channels,
+            levels,
+            symmetric: symmetric ? 1 : 0,
+            reach,
+            cut: (1 - range) / 2,
+          }
+          const blocks = (rows / tokens) * (width / channels)
+          device.run('code_rows', { ...spans, ...sizes }, blocks)
+          pack({ codes: wide })
+        }),
+      )
+    },
+
+    decodeRows(target, from, at) {
+      const out = own(target)
+      const { rows, columns: width } = out
+      ownRows(from, width)
+      if (at < 0 || at + rows > from.codes.rows) {
+        throw new LowbitError('bad-shape', `there are ${from.codes.rows} rows, not ${at + rows}`)
+      }
+      const count = rows * width
+      withTable(from.grid.table, (table) => {
+        const args = { ...fieldsOf(from, width, table), out, count, width, first: at }
+        device.run('decode_rows', args, blocksOf(count))
+      })
+    },
+
+    attendCoded(target, query, keys, values, coded, key, value, shape) {
+      const { heads, keyValueHeads, headSize, start, scale } = shape
+      const { rows } = query
+      const width = keyValueHeads * headSize
+      const q = expect(query, rows, heads * headSize, 'q')
+      const out = expect(target, rows, heads * headSize, 'out')
+      const [k, v] = [expect(key, key.rows, width, 'k'), expect(value, value.rows, width, 'v')]
+      if (heads % keyValueHeads !== 0 || headSize % 8 !== 0) {
+        throw new LowbitError(
+          'bad-shape',
+          `${heads} heads of ${headSize} on ${keyValueHeads}: heads must share evenly, sizes be multiples of 8`,
+        )
+      }
+      const fresh = start - coded + rows
+      if (coded < 0 || coded > start || k.rows < fresh || v.rows < fresh) {
+        throw new LowbitError('bad-shape', `there are fewer keys or values than ${start + rows}`)
+      }
+      if (coded > Math.min(keys.codes.rows, values.codes.rows)) {
+        throw new LowbitError('bad-shape', `fewer than ${coded} positions are in codes`)
+      }
+      if (headSize > LARGEST_HEAD) {
+        const most = `the ${LARGEST_HEAD} that attention on CUDA takes`
+        throw new LowbitError('not-supported', `heads of ${headSize} are larger than ${most}`)
+      }
+      const sizes = { heads, sharers: keyValueHeads, size: headSize, start, coded, scale }
+      withTable(keys.grid.table, (keyTable) =>
+        withTable(values.grid.table, (valueTable) => {
+          const past = {
+            ...prefixed('key', fieldsOf(keys, width, keyTable)),
+            ...prefixed('value', fieldsOf(values, width, valueTable)),
+          }
+          device.run('attend_coded', { ...past, q, k, v, out, ...sizes }, rows * heads)
+        }),
+      )
+    },
+  }
+}

@@ -1,0 +1,57 @@
+/** The kernels of an NVIDIA GPU as one object. */
+
+import type { Kernels } from '@lowbit/core'
+import { algebraOperations } from './algebra.ts'
+import { cacheOperations } from './cache.ts'
+import { decoderOperations } from './decoder.ts'
+import { openDevice } from './driver/device.ts'
+import { gradientOperations } from './gradients.ts'
+import { MISSING, missingOperations } from './missing.ts'
+import { roundingOperations } from './rounding.ts'
+import { tensorOperations } from './tensors.ts'
+import { trainingOperations } from './training.ts'
+import { weightOperations } from './weights.ts'
+
+export interface CudaOptions {
+  /** The driver's library, where it has another name than the system's: also LOWBIT_CUDA_LIBRARY. */
+  readonly library?: string
+  /** Which GPU, counted from 0. */
+  readonly device?: number
+  /** Bytes that tensors and weights may take. Default: no limit but the device's. */
+  readonly memoryLimit?: number
+}
+
+export interface CudaKernels extends Kernels {
+  /** Of CUDA that the driver was made for. */
+  readonly driver: string
+  /** The GPU, with its compute capability. */
+  readonly device: string
+  /** Groups of the kernels' contract that are not done yet, and why. */
+  readonly missing: Readonly<Record<string, string>>
+}
+
+export async function cuda(options: CudaOptions = {}): Promise<CudaKernels> {
+  const { library, device: ordinal = 0, memoryLimit = Number.POSITIVE_INFINITY } = options
+  const device = openDevice({ library, ordinal, memoryLimit })
+  return {
+    name: 'cuda',
+    variant: `CUDA on ${device.name}`,
+    strict: false,
+    driver: device.driver,
+    device: device.name,
+    missing: MISSING,
+    get bytes() {
+      return device.bytes
+    },
+    ...tensorOperations(device),
+    ...weightOperations(device),
+    ...algebraOperations(device),
+    ...decoderOperations(device),
+    ...roundingOperations(device),
+    ...gradientOperations(device),
+    ...trainingOperations(device),
+    ...cacheOperations(device),
+    ...missingOperations(),
+    dispose: device.dispose,
+  }
+}

@@ -1,0 +1,1 @@
+export { type CudaKernels, type CudaOptions, cuda } from './cuda.ts'

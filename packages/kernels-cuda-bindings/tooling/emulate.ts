@@ -1,0 +1,42 @@
+/**
+ * Builds the emulated GPU where g++ is: the kernels as they are, over emulation/. Out-of-bounds accesses of device
+ * memory and of shared memory are faults there, and faults are errors of the driver.
+ */
+
+import { execFileSync, spawnSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { existsSync, globSync, mkdirSync, readFileSync, renameSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { root } from './sources.ts'
+
+const compiler = process.env.CXX ?? 'g++'
+
+/** Why there can be none here. */
+export function noEmulation(): string | undefined {
+  if (process.platform !== 'linux') return `no emulation on ${process.platform}`
+  return spawnSync(compiler, ['--version']).status === 0 ? undefined : `no ${compiler}`
+}
+
+const FLAGS = [
+  ...['-std=c++20', '-O2', '-fPIC', '-shared', '-DLOWBIT_EMULATION', '-Wall'],
+  ...['-Wno-unknown-pragmas', '-fsanitize=bounds', '-fsanitize-undefined-trap-on-error'],
+  ...['-Iemulation', '-Ikernels'],
+]
+
+/** The library's path; built once for its sources. */
+export function buildEmulation(): string {
+  const sources = globSync(['kernels/*', 'emulation/*'], { cwd: root }).sort()
+  const hash = createHash('sha256').update(FLAGS.join(' '))
+  for (const file of sources) hash.update(readFileSync(path.join(root, file)))
+  const folder = path.join(tmpdir(), `lowbit-cuda-${process.getuid?.() ?? 0}`)
+  const library = path.join(folder, `libcuda-${hash.digest('hex').slice(0, 16)}.so`)
+  if (existsSync(library)) return library
+  mkdirSync(folder, { recursive: true, mode: 0o700 })
+  const compiled = sources.filter((file) => /\.(cu|cpp)$/.test(file))
+  const unfinished = `${library}.${process.pid}`
+  const files = ['-x', 'c++', ...compiled, '-o', unfinished]
+  execFileSync(compiler, [...FLAGS, ...files], { cwd: root, stdio: 'pipe' })
+  renameSync(unfinished, library)
+  return library
+}

@@ -1,0 +1,76 @@
+/** What the sources say of their kernels: names, threads, and where the fields of their structs lie. */
+
+import { createHash } from 'node:crypto'
+import { globSync, readFileSync } from 'node:fs'
+import path from 'node:path'
+import type { CompiledKernel, Field, FieldType } from '../src/compiled.ts'
+
+export const root = path.resolve(import.meta.dirname, '..')
+
+/** The files that are compiled, each with what it includes: one module each. */
+export const modules = (): string[] =>
+  globSync('kernels/*.cu', { cwd: root })
+    .map((file) => path.basename(file, '.cu'))
+    .sort()
+
+const text = (file: string): string => readFileSync(path.join(root, 'kernels', file), 'utf8')
+
+/** A source and everything that it includes, in the order of reading. */
+function withIncludes(file: string, seen = new Set<string>()): string[] {
+  if (seen.has(file)) return []
+  seen.add(file)
+  const included = [...text(file).matchAll(/^#include "([^"]+\.cuh)"/gm)].map(([, name]) => name)
+  return [...included.flatMap((name) => withIncludes(name, seen)), file]
+}
+
+export function hashOf(module: string): string {
+  const hash = createHash('sha256')
+  for (const file of withIncludes(`${module}.cu`)) hash.update(`${file}\0${text(file)}\0`)
+  return hash.digest('hex')
+}
+
+interface Shape {
+  readonly bytes: number
+  readonly align: number
+  readonly fields: readonly Field[]
+}
+
+const SIZES: Readonly<Record<FieldType, number>> = { pointer: 8, u32: 4, f32: 4 }
+
+/** Structs of one source, as C lays them out: a struct inside another gives its fields to that one. */
+function structsOf(source: string): Map<string, Shape> {
+  const known = new Map<string, Shape>()
+  for (const [, name, body] of source.matchAll(/^struct (\w+) \{\n([\s\S]*?)^\};/gm)) {
+    const lines = body.replace(/\/\*[\s\S]*?\*\//g, '').matchAll(/^ {2}([^;\n(]+);$/gm)
+    const fields: Field[] = []
+    let at = 0
+    let align = 1
+    for (const [, line] of lines) {
+      const [, type, pointer, field] = /^(?:const )?(\w+) (\*?)(\w+)$/.exec(line) ?? []
+      const inner = known.get(type)
+      const plain = pointer ? 'pointer' : type === 'u32' || type === 'f32' ? type : undefined
+      if (!inner && !plain) throw new Error(`${name}: ${line} is no field that can be given`)
+      const each = inner ?? { bytes: SIZES[plain!], align: SIZES[plain!] }
+      at = Math.ceil(at / each.align) * each.align
+      if (inner) for (const [n, t, offset] of inner.fields) fields.push([n, t, at + offset])
+      else fields.push([field, plain!, at])
+      at += each.bytes
+      align = Math.max(align, each.align)
+    }
+    known.set(name, { bytes: Math.ceil(at / align) * align, align, fields })
+  }
+  return known
+}
+
+export function kernelsOf(module: string): Record<string, CompiledKernel> {
+  const source = text(`${module}.cu`)
+  const structs = structsOf(source)
+  const found: Record<string, CompiledKernel> = {}
+  for (const [, name, params, threads] of source.matchAll(/^KERNEL\((\w+), (\w+), (\d+)\)/gm)) {
+    const shape = structs.get(params)
+    if (!shape) throw new Error(`${name}: there is no struct ${params} in ${module}.cu`)
+    const { bytes, fields } = shape
+    found[name] = { module, threads: Number(threads), bytes, fields }
+  }
+  return found
+}
