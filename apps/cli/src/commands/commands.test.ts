@@ -422,7 +422,7 @@ describe('cost', () => {
     writeFileSync(file, JSON.stringify(own))
     expect(await errorOf(words)).toMatchObject({ option: 'device' })
     expect(await errorOf(['cost', 'demo', '--device', 'abacus'])).toMatchObject({
-      ...{ option: 'device', message: expect.stringMatching(/there are cpu, webgpu, a100/) },
+      ...{ option: 'device', message: expect.stringMatching(/there are cpu, webgpu, cuda, a100/) },
     })
     expect(await errorOf(['cost', 'demo', '--device', 'h100', '--measure'])).toMatchObject({
       option: 'measure',
