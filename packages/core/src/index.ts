@@ -1,6 +1,8 @@
 export { packCodes, packedBytes, unpackCodes } from './bits/stream.ts'
 export { digest } from './digest.ts'
 export { type ErrorDetails, LowbitError } from './errors.ts'
+export * from './kernels/arguments.ts'
+export * from './kernels/tensors.ts'
 export {
   blockCount,
   blockGrid,

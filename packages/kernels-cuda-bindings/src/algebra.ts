@@ -1,26 +1,9 @@
 /** The linear algebra of calibration. */
 
-import { type Kernels, LowbitError } from '@lowbit/core'
+import { type AlgebraOperations, checkIndices, LowbitError } from '@lowbit/core'
 import type { Device } from './driver/device.ts'
 import { factorInverse, product } from './factor.ts'
-import { blocksOf, checkIndices, expect, own } from './tensors.ts'
-
-type Operations = Pick<
-  Kernels,
-  | 'multiply'
-  | 'multiplyTransposed'
-  | 'gram'
-  | 'crossGram'
-  | 'factorInverse'
-  | 'diagonal'
-  | 'permuteColumns'
-  | 'columnMoments'
-  | 'scale'
-  | 'rotate'
-  | 'times'
-  | 'distance'
-  | 'transpose'
->
+import { blocksOf, expect, own } from './tensors.ts'
 
 /** As in kernels/algebra.cu. */
 const LONGEST_ROTATION = 8192
@@ -28,7 +11,7 @@ const LONGEST_ROTATION = 8192
 /** Numbers that a block of `dots` sums. */
 const STRETCH = 2048
 
-export function algebraOperations(device: Device): Operations {
+export function algebraOperations(device: Device): AlgebraOperations {
   return {
     multiply(target, left, right) {
       const depth = left.columns

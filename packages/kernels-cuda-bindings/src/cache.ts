@@ -3,30 +3,25 @@
 import {
   type CacheKernels,
   type CodedRows,
-  checkGrid,
-  codeColumns,
+  checkCodedAttention,
+  checkCodedRows,
+  checkDecoding,
+  checkEncoding,
   LowbitError,
-  scaleColumns,
 } from '@lowbit/core'
-import { LARGEST_HEAD } from './decoder.ts'
+import { checkHeads } from './decoder.ts'
 import type { Arguments, Device, Span } from './driver/device.ts'
 import { blocksOf, expect, own } from './tensors.ts'
 
-/** The tensors of coded rows, which must be those of rows of `width`. */
-function ownRows({ codes, scales, grid, outliers }: CodedRows, width: number) {
-  if (outliers) {
+function ownRows(past: CodedRows, width: number) {
+  if (checkCodedRows(past, width) > 0) {
     throw new LowbitError(
       'not-supported',
       'the CUDA kernels keep no outliers beside a cache’s codes yet; set outliers to 0, or run on the CPU kernels',
       { option: 'outliers' },
     )
   }
-  checkGrid(grid, width)
-  const rows = Math.ceil(codes.rows / grid.tokens)
-  return {
-    codes: expect(codes, codes.rows, codeColumns(grid, width), 'codes', 'u32'),
-    scales: expect(scales, rows, scaleColumns(grid, width), 'scales', 'u16'),
-  }
+  return { codes: own(past.codes, 'u32'), scales: own(past.scales, 'u16') }
 }
 
 /** Coded rows as kernels take them; the table is on the device already. */
@@ -59,9 +54,7 @@ export function cacheOperations(device: Device): CacheKernels {
       const { rows, columns: width } = x
       const { codes, scales } = ownRows(into, width)
       const { bits, tokens, channels, symmetric, table, range = 1 } = into.grid
-      if (at < 0 || at % tokens !== 0 || rows % tokens !== 0 || at + rows > codes.rows) {
-        throw new LowbitError('bad-shape', `rows ${at} to ${at + rows} are no blocks of ${tokens}`)
-      }
+      checkEncoding(into, at, rows)
       const count = rows * codes.columns
       const words = { out: after(codes, at, codes.columns * 4), count, width, bits }
       const pack = (from: Arguments): void =>
@@ -96,9 +89,7 @@ export function cacheOperations(device: Device): CacheKernels {
       const out = own(target)
       const { rows, columns: width } = out
       ownRows(from, width)
-      if (at < 0 || at + rows > from.codes.rows) {
-        throw new LowbitError('bad-shape', `there are ${from.codes.rows} rows, not ${at + rows}`)
-      }
+      checkDecoding(from, at, rows)
       const count = rows * width
       withTable(from.grid.table, (table) => {
         const args = { ...fieldsOf(from, width, table), out, count, width, first: at }
@@ -109,27 +100,11 @@ export function cacheOperations(device: Device): CacheKernels {
     attendCoded(target, query, keys, values, coded, key, value, shape) {
       const { heads, keyValueHeads, headSize, start, scale } = shape
       const { rows } = query
+      checkCodedAttention(query, keys, values, coded, key, value, shape)
+      checkHeads(shape)
       const width = keyValueHeads * headSize
-      const q = expect(query, rows, heads * headSize, 'q')
+      const [q, k, v] = [query, key, value].map((tensor) => own(tensor))
       const out = expect(target, rows, heads * headSize, 'out')
-      const [k, v] = [expect(key, key.rows, width, 'k'), expect(value, value.rows, width, 'v')]
-      if (heads % keyValueHeads !== 0 || headSize % 8 !== 0) {
-        throw new LowbitError(
-          'bad-shape',
-          `${heads} heads of ${headSize} on ${keyValueHeads}: heads must share evenly, sizes be multiples of 8`,
-        )
-      }
-      const fresh = start - coded + rows
-      if (coded < 0 || coded > start || k.rows < fresh || v.rows < fresh) {
-        throw new LowbitError('bad-shape', `there are fewer keys or values than ${start + rows}`)
-      }
-      if (coded > Math.min(keys.codes.rows, values.codes.rows)) {
-        throw new LowbitError('bad-shape', `fewer than ${coded} positions are in codes`)
-      }
-      if (headSize > LARGEST_HEAD) {
-        const most = `the ${LARGEST_HEAD} that attention on CUDA takes`
-        throw new LowbitError('not-supported', `heads of ${headSize} are larger than ${most}`)
-      }
       const sizes = { heads, sharers: keyValueHeads, size: headSize, start, coded, scale }
       withTable(keys.grid.table, (keyTable) =>
         withTable(values.grid.table, (valueTable) => {

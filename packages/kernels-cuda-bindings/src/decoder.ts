@@ -3,6 +3,9 @@
 import {
   type Activation,
   type AttentionShape,
+  checkAttention,
+  checkRope,
+  checkTargets,
   type Kernels,
   LowbitError,
   sampleLogits,
@@ -36,28 +39,16 @@ export const ACTIVATIONS: Readonly<Record<Activation, number>> = {
 export const LARGEST_HEAD = 512
 
 export function attentionInputs(query: Tensor, key: Tensor, value: Tensor, shape: AttentionShape) {
-  const { heads, keyValueHeads, headSize, start } = shape
-  const { rows } = query
-  const q = expect(query, rows, heads * headSize, 'q')
-  const k = expect(key, key.rows, keyValueHeads * headSize, 'k')
-  const v = expect(value, value.rows, keyValueHeads * headSize, 'v')
-  if (heads % keyValueHeads !== 0) {
-    throw new LowbitError('bad-shape', `${heads} heads do not share ${keyValueHeads} of keys`)
-  }
-  const keys = start + rows
-  if (start < 0 || k.rows < keys || v.rows < keys) {
-    throw new LowbitError('bad-shape', `there are fewer keys or values than ${keys} positions`)
-  }
-  if (headSize > LARGEST_HEAD) {
-    const most = `the ${LARGEST_HEAD} that attention on CUDA takes`
-    throw new LowbitError('not-supported', `heads of ${headSize} are larger than ${most}`)
-  }
-  return { q, k, v, rows }
+  checkAttention(query, key, value, shape)
+  checkHeads(shape)
+  const [q, k, v] = [query, key, value].map((tensor) => own(tensor))
+  return { q, k, v, rows: q.rows }
 }
 
-function checkTargets(targets: Uint32Array, rows: number, columns: number): void {
-  if (targets.length === rows && targets.every((token) => token < columns)) return
-  throw new LowbitError('bad-shape', `there are not ${rows} targets below ${columns}`)
+export function checkHeads({ headSize }: AttentionShape): void {
+  if (headSize <= LARGEST_HEAD) return
+  const most = `the ${LARGEST_HEAD} that attention on CUDA takes`
+  throw new LowbitError('not-supported', `heads of ${headSize} are larger than ${most}`)
 }
 
 export function decoderOperations(device: Device): Operations {
@@ -109,12 +100,7 @@ export function decoderOperations(device: Device): Operations {
       const half = headSize / 2
       const cosines = expect(cos, cos.rows, half, 'cos')
       const sines = expect(sin, cos.rows, half, 'sin')
-      if (columns % headSize !== 0) {
-        throw new LowbitError('bad-shape', `${columns} columns are not heads of ${headSize}`)
-      }
-      if (start < 0 || start + rows > cos.rows) {
-        throw new LowbitError('bad-shape', `no angles for positions ${start} to ${start + rows}`)
-      }
+      checkRope(x, cos, headSize, start)
       const count = (rows * columns) / 2
       device.run('rope', { x, cosines, sines, count, columns, half, start }, blocksOf(count))
     },

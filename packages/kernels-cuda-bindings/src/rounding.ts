@@ -1,6 +1,7 @@
 /** Scales, codes, and the passes that round column by column. */
 
 import {
+  checkBlocks,
   columnBlocks,
   type FitOptions,
   gridWords,
@@ -38,21 +39,11 @@ function fitArguments(options: FitOptions, largest: number): Arguments {
   }
 }
 
-function checkBlocks(
-  scale: Tensor,
-  zero: Tensor | undefined,
-  weight: Tensor,
-  { blockRows, blockColumns }: Rounding,
-) {
-  const integers = Number.isInteger(blockRows) && Number.isInteger(blockColumns)
-  if (!(integers && blockRows >= 1 && blockColumns >= 1)) {
-    throw new LowbitError('bad-shape', `no blocks are ${blockRows} × ${blockColumns}`)
-  }
-  const down = Math.ceil(weight.rows / blockRows)
-  const across = Math.ceil(weight.columns / blockColumns)
+function ownScales(scale: Tensor, zero: Tensor | undefined, weight: Tensor, rounding: Rounding) {
+  const { down, across } = checkBlocks(weight, rounding)
   const scales = expect(scale, down, across, 'scale')
   const zeros = zero && expect(zero, down, across, 'zero')
-  return { scales, zeros, block_rows: blockRows, across, down }
+  return { scales, zeros, block_rows: rounding.blockRows, across, down }
 }
 
 interface Sweep {
@@ -91,7 +82,7 @@ export function roundingOperations(device: Device): Operations {
       const w = own(weight)
       const { rows, columns } = w
       const { asymmetric, importance: factors, grid, blockColumns } = options
-      const { down, ...blocks } = checkBlocks(scale, zero, w, options)
+      const { down, ...blocks } = ownScales(scale, zero, w, options)
       if (asymmetric !== (zero !== undefined)) {
         throw new LowbitError('bad-shape', 'a tensor of zero points belongs to asymmetric blocks')
       }
@@ -112,7 +103,7 @@ export function roundingOperations(device: Device): Operations {
     round(codeTensor, decodedTensor, weight, scale, zero, rounding) {
       const w = own(weight)
       const { rows, columns } = w
-      const { down: _, ...blocks } = checkBlocks(scale, zero, w, rounding)
+      const { down: _, ...blocks } = ownScales(scale, zero, w, rounding)
       const { words, params } = gridWords(rounding.grid, rows, columns)
       const decoded = decodedTensor && expect(decodedTensor, rows, columns, 'decoded')
       const codes = expect(codeTensor, rows, columns, 'codes', 'u8')
@@ -158,7 +149,7 @@ export function roundingOperations(device: Device): Operations {
       const { damping, grid } = options
       const decoded = expect(decodedTensor, rows, columns, 'decoded')
       const h = expect(hessian, columns, columns, 'the Hessian')
-      const { down: _, ...sizes } = checkBlocks(scale, zero, w, options)
+      const { down: _, ...sizes } = ownScales(scale, zero, w, options)
       const { words, params } = gridWords(grid, rows, columns)
       const blocks = columnBlocks(options, columns, sizes.across)
       const codes = expect(codeTensor, rows, columns, 'codes', 'u8')

@@ -1,6 +1,7 @@
 /** Weights in the device's memory, and products with them. */
 
 import {
+  checkIndices,
   isQuantized,
   type Kernels,
   LowbitError,
@@ -11,7 +12,7 @@ import {
   type WordLayout,
 } from '@lowbit/core'
 import type { Arguments, Device, Span } from './driver/device.ts'
-import { blocksOf, checkIndices, expect } from './tensors.ts'
+import { blocksOf, expect } from './tensors.ts'
 
 type Operations = Pick<Kernels, 'load' | 'unload' | 'matmul' | 'gather'>
 

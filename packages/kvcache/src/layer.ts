@@ -1,6 +1,7 @@
 /** What one layer keeps: the oldest tokens in codes, the first few and the newest as they are. */
 
 import {
+  bytesOfTensor,
   type CacheGrid,
   type CacheShape,
   type CodedRows,
@@ -193,7 +194,10 @@ export function createLayer(
 
   return {
     get bytes() {
-      return [...recent, ...past.flatMap(tensorsOf)].reduce((sum, one) => sum + bytesOf(one), 0)
+      return [...recent, ...past.flatMap(tensorsOf)].reduce(
+        (sum, one) => sum + bytesOfTensor(one),
+        0,
+      )
     },
 
     layout: (length) => ({ length, coded, forgotten }),
@@ -329,7 +333,3 @@ function codedRows(
     ...(outliers > 0 && { outliers: kernels.tensor(0, 2 * outliers, 'u16') }),
   }
 }
-
-const SIZES = { f32: 4, u32: 4, u16: 2, u8: 1 } as const
-
-const bytesOf = ({ rows, columns, type }: Tensor): number => rows * columns * SIZES[type]

@@ -8,6 +8,7 @@ import {
   digest,
   type Kernels,
   LowbitError,
+  TENSOR_ARRAYS,
   type Tensor,
   type TensorValues,
 } from '@lowbit/core'
@@ -43,10 +44,6 @@ export interface LoadedCache {
 }
 
 const DTYPES = { f32: 'F32', u32: 'U32', u16: 'U16', u8: 'U8' } as const
-const ARRAYS = {
-  ...{ f32: Float32Array, u32: Uint32Array },
-  ...{ u16: Uint16Array, u8: Uint8Array },
-} as const
 const TOKENS = 'tokens'
 
 /** The bytes of a cache and of the tokens in it. */
@@ -117,7 +114,7 @@ export async function loadCache(
       }
       const { buffer } = await readPart(saved, name)
       if (tensor.rows * tensor.columns > 0)
-        kernels.write(tensor, new ARRAYS[tensor.type](buffer) as TensorValues)
+        kernels.write(tensor, new TENSOR_ARRAYS[tensor.type](buffer) as TensorValues)
     }
   } catch (error) {
     cache.dispose()
@@ -202,7 +199,7 @@ function entryOf(
 }
 
 async function valuesOf(kernels: Kernels, tensor: Tensor): Promise<TensorValues> {
-  if (tensor.rows * tensor.columns === 0) return new ARRAYS[tensor.type]()
+  if (tensor.rows * tensor.columns === 0) return new TENSOR_ARRAYS[tensor.type]()
   if (tensor.type === 'f32') return kernels.read(tensor)
   return tensor.type === 'u32' ? kernels.readWords(tensor) : kernels.readCodes(tensor)
 }

@@ -404,3 +404,25 @@ export interface Kernels extends CacheKernels, GradientKernels, TrainingKernels 
   /** Stops threads, frees memory; the object is of no use afterwards. */
   dispose(): void
 }
+
+/** Groups of operations, for those who implement them. */
+export type TensorOperations = Pick<
+  Kernels,
+  'tensor' | 'upload' | 'write' | 'rows' | 'read' | 'readCodes' | 'readWords' | 'copy' | 'free'
+>
+export type AlgebraOperations = Pick<
+  Kernels,
+  | 'multiply'
+  | 'multiplyTransposed'
+  | 'gram'
+  | 'crossGram'
+  | 'factorInverse'
+  | 'diagonal'
+  | 'permuteColumns'
+  | 'columnMoments'
+  | 'scale'
+  | 'rotate'
+  | 'times'
+  | 'distance'
+  | 'transpose'
+>

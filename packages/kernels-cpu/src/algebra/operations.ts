@@ -1,6 +1,6 @@
 /** The linear algebra of calibration. */
 
-import { type Kernels, LowbitError } from '@lowbit/core'
+import { checkIndices, type Kernels, LowbitError } from '@lowbit/core'
 import type { Device } from '../device.ts'
 import { expect, own } from '../tensors.ts'
 import { rotate } from '../weights/rotation.ts'
@@ -30,9 +30,7 @@ export function algebraOperations(device: Device): Operations {
   const { memory } = device
 
   function copyOrder(order: Uint32Array, columns: number): number {
-    if (order.some((index) => index >= columns)) {
-      throw new LowbitError('bad-shape', `the order names columns beyond the ${columns} there are`)
-    }
+    checkIndices(order, columns)
     const at = device.room('order', order.length * 4)
     memory.u32.set(order, at / 4)
     return at

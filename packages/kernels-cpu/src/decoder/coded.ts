@@ -4,11 +4,11 @@ import {
   type CacheGrid,
   type CacheKernels,
   type CodedRows,
-  checkGrid,
-  codeColumns,
-  LowbitError,
+  checkCodedAttention,
+  checkCodedRows,
+  checkDecoding,
+  checkEncoding,
   outliersOf,
-  scaleColumns,
 } from '@lowbit/core'
 import type { Device } from '../device.ts'
 import { expect, own } from '../tensors.ts'
@@ -43,17 +43,9 @@ export function codedOperations(device: Device): CacheKernels {
   /** Describes rows where the kernels read it (assembly/coded.ts); `which` of the two of one call. */
   function describe(from: CodedRows, width: number, which = 0): number {
     const { codes, scales, grid, outliers } = from
-    checkGrid(grid, width)
-    const count = outliersOf(from, width)
+    const count = checkCodedRows(from, width)
     const { bits, tokens, channels, symmetric } = grid
-    const c = expect(codes, codes.rows, codeColumns(grid, width), 'codes', 'u32')
-    const s = expect(
-      scales,
-      Math.ceil(codes.rows / tokens),
-      scaleColumns(grid, width),
-      'scales',
-      'u16',
-    )
+    const [c, s] = [own(codes, 'u32'), own(scales, 'u16')]
     const at = device.room('coded rows', 2 * DESCRIBED) + DESCRIBED * which
     const fields = [c.at, s.at, width, bits, tokens, channels, symmetric ? 1 : 0, tableOf(grid)]
     const apart = outliers ? own(outliers, 'u16').at : 0
@@ -66,14 +58,7 @@ export function codedOperations(device: Device): CacheKernels {
     encodeRows(into, start, x) {
       const { at, rows, columns } = own(x)
       const past = describe(into, columns)
-      const { tokens } = into.grid
-      const capacity = into.codes.rows
-      if (start % tokens !== 0 || rows % tokens !== 0 || start < 0 || start + rows > capacity) {
-        throw new LowbitError(
-          'bad-shape',
-          `rows ${start} to ${start + rows} are no blocks of ${tokens} among ${capacity}`,
-        )
-      }
+      checkEncoding(into, start, rows)
       const work = rows * columns * 8
       const count = outliersOf(into, columns)
       if (count === 0) {
@@ -81,7 +66,7 @@ export function codedOperations(device: Device): CacheKernels {
         return
       }
       const kept = device.room('kept rows', rows * columns * 4)
-      const { channels } = into.grid
+      const { tokens, channels } = into.grid
       const found = device.roomPerThread('outliers', (columns / channels) * 12 + tokens * columns)
       const place = [found.at, found.each]
       device.run('findOutliers', work * count, past, start, at, kept, rows, ...place)
@@ -95,9 +80,7 @@ export function codedOperations(device: Device): CacheKernels {
     decodeRows(out, from, start) {
       const { at, rows, columns } = own(out)
       const past = describe(from, columns)
-      if (start < 0 || start + rows > from.codes.rows) {
-        throw new LowbitError('bad-shape', `there are ${from.codes.rows} rows, not ${start + rows}`)
-      }
+      checkDecoding(from, start, rows)
       const room = device.roomPerThread('coded', columns * 8)
       device.run('decodeRows', rows * columns * 2, at, past, start, rows, room.at, room.each)
     },
@@ -105,27 +88,13 @@ export function codedOperations(device: Device): CacheKernels {
     attendCoded(target, query, keys, values, coded, key, value, shape) {
       const { heads, keyValueHeads, headSize, scale, start } = shape
       const { rows } = query
+      const fresh = checkCodedAttention(query, keys, values, coded, key, value, shape)
       const width = keyValueHeads * headSize
-      const q = expect(query, rows, heads * headSize, 'q').at
+      const [q, k, v] = [query, key, value].map((tensor) => own(tensor).at)
       const out = expect(target, rows, heads * headSize, 'out').at
-      const k = expect(key, key.rows, width, 'k')
-      const v = expect(value, value.rows, width, 'v')
-      const fresh = start - coded + rows
-      if (heads % keyValueHeads !== 0 || headSize % 8 !== 0) {
-        throw new LowbitError(
-          'bad-shape',
-          `${heads} heads of ${headSize} on ${keyValueHeads}: heads must share evenly, sizes be multiples of 8`,
-        )
-      }
-      if (coded < 0 || coded > start || k.rows < fresh || v.rows < fresh) {
-        throw new LowbitError('bad-shape', `there are fewer keys or values than ${start + rows}`)
-      }
       const past = [describe(keys, width, 0), describe(values, width, 1)]
-      if (coded > Math.min(keys.codes.rows, values.codes.rows)) {
-        throw new LowbitError('bad-shape', `fewer than ${coded} positions are in codes`)
-      }
       const work = rows * (start + rows) * heads * headSize
-      const same = [heads, keyValueHeads, headSize, scale, coded, start - coded, k.at, v.at]
+      const same = [heads, keyValueHeads, headSize, scale, coded, start - coded, k, v]
       if (rows > FEW_ROWS) {
         const line = Math.ceil((start + rows) / 8) * 8 + 8
         const depth = Math.max(headSize, KEYS)

@@ -2,8 +2,10 @@
 
 import {
   type AttentionShape,
+  checkAttention,
+  checkRope,
+  checkTargets,
   type Kernels,
-  LowbitError,
   sampleLogits,
   type Tensor,
 } from '@lowbit/core'
@@ -57,12 +59,7 @@ export function decoderOperations(device: Device): Operations {
     rope(x, cos, sin, headSize, start) {
       const { at, rows, columns } = own(x)
       const half = headSize / 2
-      if (!Number.isInteger(half) || columns % headSize !== 0) {
-        throw new LowbitError('bad-shape', `${columns} columns are no heads of ${headSize}`)
-      }
-      if (start < 0 || start + rows > cos.rows) {
-        throw new LowbitError('bad-shape', `no angles for positions ${start} to ${start + rows}`)
-      }
+      checkRope(x, cos, headSize, start)
       const c = expect(cos, cos.rows, half, 'cos').at
       const s = expect(sin, cos.rows, half, 'sin').at
       device.run('rope', rows * columns * 2, at, c, s, rows, columns, headSize, start)
@@ -125,19 +122,9 @@ export function decoderOperations(device: Device): Operations {
 }
 
 export function attentionInputs(query: Tensor, key: Tensor, value: Tensor, shape: AttentionShape) {
-  const { heads, keyValueHeads, headSize, start } = shape
-  const rows = query.rows
-  const q = expect(query, rows, heads * headSize, 'q').at
-  const k = expect(key, key.rows, keyValueHeads * headSize, 'k').at
-  const v = expect(value, value.rows, keyValueHeads * headSize, 'v').at
-  if (heads % keyValueHeads !== 0) {
-    throw new LowbitError('bad-shape', `${heads} heads do not share ${keyValueHeads} of keys`)
-  }
-  const keys = start + rows
-  if (start < 0 || key.rows < keys || value.rows < keys) {
-    throw new LowbitError('bad-shape', `there are fewer keys or values than ${keys} positions`)
-  }
-  return { q, k, v, rows, keys }
+  const keys = checkAttention(query, key, value, shape)
+  const [q, k, v] = [query, key, value].map((tensor) => own(tensor).at)
+  return { q, k, v, rows: query.rows, keys }
 }
 
 /** Targets where the kernels can read them. */
@@ -147,9 +134,7 @@ export function copyTargets(
   rows: number,
   columns: number,
 ): number {
-  if (targets.length !== rows || targets.some((token) => token >= columns)) {
-    throw new LowbitError('bad-shape', `there are not ${rows} targets below ${columns}`)
-  }
+  checkTargets(targets, rows, columns)
   const at = device.room('indices', rows * 4)
   device.memory.u32.set(targets, at / 4)
   return at

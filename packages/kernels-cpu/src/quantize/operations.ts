@@ -1,6 +1,7 @@
 /** Scales, rounding and the feedback pass. */
 
 import {
+  checkBlocks,
   type Kernels,
   LowbitError,
   type Rounding,
@@ -67,13 +68,11 @@ export function quantizeOperations(device: Device): Operations {
     weight: Tensor,
     scale: Tensor,
     zero: Tensor | undefined,
-    { blockRows, blockColumns }: Rounding,
-    across = Math.ceil(weight.columns / blockColumns),
+    rounding: Rounding,
+    columns?: number,
   ): { scale: number; zero: number } {
-    if (!(blockRows >= 1 && blockColumns >= 1)) {
-      throw new LowbitError('bad-shape', `no blocks are ${blockRows} × ${blockColumns}`)
-    }
-    const rows = Math.ceil(weight.rows / blockRows)
+    const { down: rows, across: usual } = checkBlocks(weight, rounding)
+    const across = columns ?? usual
     return {
       scale: expect(scale, rows, across, 'scale').at,
       zero: zero ? expect(zero, rows, across, 'zero').at : 0,

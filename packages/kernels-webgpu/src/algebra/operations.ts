@@ -1,29 +1,12 @@
 /** The linear algebra of calibration. */
 
-import { type Kernels, LowbitError } from '@lowbit/core'
+import { type AlgebraOperations, checkIndices, LowbitError } from '@lowbit/core'
 import type { Device } from '../gpu/device.ts'
 import { elementwise, groupwise, LANES } from '../gpu/shader.ts'
-import { checkOrder, expect, own } from '../tensors.ts'
+import { expect, own } from '../tensors.ts'
 import { factorInverse } from './factor.ts'
 import { plain, product, turned } from './product.ts'
 import { rotationShader } from './rotation.ts'
-
-type Operations = Pick<
-  Kernels,
-  | 'multiply'
-  | 'multiplyTransposed'
-  | 'gram'
-  | 'crossGram'
-  | 'factorInverse'
-  | 'diagonal'
-  | 'permuteColumns'
-  | 'columnMoments'
-  | 'scale'
-  | 'rotate'
-  | 'times'
-  | 'distance'
-  | 'transpose'
->
 
 const diagonal = elementwise('diagonal', {
   reads: { x: 'f32' },
@@ -124,7 +107,7 @@ const dots = groupwise('dots', {
   if (lane == 0u) { out[p.out_at + group] = all; }`,
 })
 
-export function algebraOperations(device: Device): Operations {
+export function algebraOperations(device: Device): AlgebraOperations {
   return {
     multiply(target, left, right) {
       const depth = left.columns
@@ -165,7 +148,7 @@ export function algebraOperations(device: Device): Operations {
       if (order && order.length !== n) {
         throw new LowbitError('bad-shape', `an order of ${order.length} for ${n} columns`)
       }
-      if (order) checkOrder(order, n)
+      if (order) checkIndices(order, n)
       return factorInverse(device, out, h, n, damping, order)
     },
     diagonal(target, matrix) {
@@ -178,7 +161,7 @@ export function algebraOperations(device: Device): Operations {
       const x = own(input)
       const columns = order.length
       const out = expect(target, x.rows, columns, 'out')
-      checkOrder(order, x.columns)
+      checkIndices(order, x.columns)
       const count = x.rows * columns
       const spans = { x, order: device.constant(order), out }
       device.run(permute, spans, { count, columns, wide: x.columns }, Math.ceil(count / LANES))

@@ -4,10 +4,11 @@ import {
   type CacheGrid,
   type CacheKernels,
   type CodedRows,
-  checkGrid,
-  codeColumns,
+  checkCodedAttention,
+  checkCodedRows,
+  checkDecoding,
+  checkEncoding,
   LowbitError,
-  scaleColumns,
 } from '@lowbit/core'
 import { borrowing, type Device, partOf } from '../gpu/device.ts'
 import { elementwise, groupwise, LANES, remembered, type Shader } from '../gpu/shader.ts'
@@ -244,22 +245,16 @@ fn value_at(position: u32, column: u32, width: u32) -> f32 {
   return made
 }
 
-/** The tensors of coded rows, which must be those of rows of `width`. */
-function ownRows({ codes, scales, grid, outliers }: CodedRows, width: number) {
-  checkGrid(grid, width)
+function ownRows(past: CodedRows, width: number) {
   // Attention has all eight bindings that a device must allow.
-  if (outliers) {
+  if (checkCodedRows(past, width) > 0) {
     throw new LowbitError(
       'not-supported',
       'the WebGPU kernels keep no outliers beside a cache’s codes yet; set outliers to 0, or run on the CPU kernels',
       { option: 'outliers' },
     )
   }
-  const rows = Math.ceil(codes.rows / grid.tokens)
-  return {
-    codes: expect(codes, codes.rows, codeColumns(grid, width), 'codes', 'u32'),
-    scales: expect(scales, rows, scaleColumns(grid, width), 'scales', 'u16'),
-  }
+  return { codes: own(past.codes, 'u32'), scales: own(past.scales, 'u16') }
 }
 
 const NO_TABLE = Float32Array.of(0)
@@ -288,9 +283,7 @@ export function codedOperations(device: Device): CacheKernels {
       const { codes, scales } = ownRows(into, width)
       const { grid } = into
       const { bits, tokens, channels, symmetric, table, range = 1 } = grid
-      if (at < 0 || at % tokens !== 0 || rows % tokens !== 0 || at + rows > codes.rows) {
-        throw new LowbitError('bad-shape', `rows ${at} to ${at + rows} are no blocks of ${tokens}`)
-      }
+      checkEncoding(into, at, rows)
       if (rows === 0) return
       const out = own(window(codes, at, at + rows), 'u32')
       const count = out.length
@@ -319,9 +312,7 @@ export function codedOperations(device: Device): CacheKernels {
       const out = own(target)
       const { rows, columns: width } = out
       const { spans, params } = inputs('x', from, width)
-      if (at < 0 || at + rows > from.codes.rows) {
-        throw new LowbitError('bad-shape', `there are ${from.codes.rows} rows, not ${at + rows}`)
-      }
+      checkDecoding(from, at, rows)
       const tables = device.constant(from.grid.table ?? NO_TABLE)
       const count = out.length
       device.run(
@@ -333,25 +324,12 @@ export function codedOperations(device: Device): CacheKernels {
     },
 
     attendCoded(target, query, keys, values, coded, key, value, shape) {
-      const { heads, keyValueHeads, headSize, start } = shape
+      const { heads, keyValueHeads, headSize } = shape
       const { rows } = query
+      const fresh = checkCodedAttention(query, keys, values, coded, key, value, shape)
       const width = keyValueHeads * headSize
-      const q = expect(query, rows, heads * headSize, 'q')
+      const [q, k, v] = [query, key, value].map((tensor) => own(tensor))
       const out = expect(target, rows, heads * headSize, 'out')
-      const [k, v] = [expect(key, key.rows, width, 'k'), expect(value, value.rows, width, 'v')]
-      const fresh = start - coded + rows
-      if (heads % keyValueHeads !== 0 || headSize % 8 !== 0) {
-        throw new LowbitError(
-          'bad-shape',
-          `${heads} heads of ${headSize} on ${keyValueHeads}: heads must share evenly, sizes be multiples of 8`,
-        )
-      }
-      if (coded < 0 || coded > start || k.rows < fresh || v.rows < fresh) {
-        throw new LowbitError('bad-shape', `there are fewer keys or values than ${start + rows}`)
-      }
-      if (coded > Math.min(keys.codes.rows, values.codes.rows)) {
-        throw new LowbitError('bad-shape', `fewer than ${coded} positions are in codes`)
-      }
       const tables = [keys, values].map(({ grid }) => grid.table ?? new Float32Array())
       const pastKeys = inputs('k', keys, width)
       const pastValues = inputs('v', values, width, tables[0].length)

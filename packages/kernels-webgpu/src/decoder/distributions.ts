@@ -1,6 +1,6 @@
 /** What is done with logits. */
 
-import { type Kernels, LowbitError } from '@lowbit/core'
+import { checkTargets, type Kernels } from '@lowbit/core'
 import type { Device } from '../gpu/device.ts'
 import { groupwise } from '../gpu/shader.ts'
 import { expect, own } from '../tensors.ts'
@@ -96,11 +96,6 @@ const divergenceGradient = groupwise('divergenceGradient', {
     out[p.out_at + group * p.columns + i] = p.factor * (is - right);
   }`,
 })
-
-function checkTargets(targets: Uint32Array, rows: number, columns: number): void {
-  if (targets.length === rows && targets.every((token) => token < columns)) return
-  throw new LowbitError('bad-shape', `there are not ${rows} targets below ${columns}`)
-}
 
 export function distributionOperations(device: Device): Operations {
   return {

@@ -1,6 +1,13 @@
 /** A decoder's operations between its matrices. */
 
-import { type AttentionShape, type Kernels, LowbitError, type Tensor } from '@lowbit/core'
+import {
+  type AttentionShape,
+  checkAttention,
+  checkRope,
+  type Kernels,
+  LowbitError,
+  type Tensor,
+} from '@lowbit/core'
 import type { Device, Span } from '../gpu/device.ts'
 import { elementwise, groupwise, LANES } from '../gpu/shader.ts'
 import { expect, own } from '../tensors.ts'
@@ -111,12 +118,7 @@ export function decoderOperations(device: Device): Operations {
       const half = headSize / 2
       const cosines = expect(cos, cos.rows, half, 'cos')
       const sines = expect(sin, cos.rows, half, 'sin')
-      if (columns % headSize !== 0) {
-        throw new LowbitError('bad-shape', `${columns} columns are not heads of ${headSize}`)
-      }
-      if (start < 0 || start + rows > cos.rows) {
-        throw new LowbitError('bad-shape', `no angles for positions ${start} to ${start + rows}`)
-      }
+      checkRope(x, cos, headSize, start)
       const count = (rows * columns) / 2
       const params = { count, columns, half, start }
       device.run(rope, { x, cosines, sines }, params, Math.ceil(count / 64))
@@ -161,17 +163,7 @@ export function runAttention(
 }
 
 export function attentionInputs(query: Tensor, key: Tensor, value: Tensor, shape: AttentionShape) {
-  const { heads, keyValueHeads, headSize, start } = shape
-  const rows = query.rows
-  const q = expect(query, rows, heads * headSize, 'q')
-  const k = expect(key, key.rows, keyValueHeads * headSize, 'k')
-  const v = expect(value, value.rows, keyValueHeads * headSize, 'v')
-  if (heads % keyValueHeads !== 0) {
-    throw new LowbitError('bad-shape', `${heads} heads do not share ${keyValueHeads} of keys`)
-  }
-  const keys = start + rows
-  if (start < 0 || key.rows < keys || value.rows < keys) {
-    throw new LowbitError('bad-shape', `there are fewer keys or values than ${keys} positions`)
-  }
-  return { q, k, v, rows, keys }
+  checkAttention(query, key, value, shape)
+  const [q, k, v] = [query, key, value].map((tensor) => own(tensor))
+  return { q, k, v, rows: q.rows }
 }

@@ -1,6 +1,7 @@
 /** Scales, codes, and the passes that round column by column. */
 
 import {
+  checkBlocks,
   columnBlocks,
   gridWords,
   type Kernels,
@@ -93,21 +94,11 @@ const pass = elementwise('round column by column', {
 })
 
 export function quantizeOperations(device: Device): Operations {
-  function checkBlocks(
-    scale: Tensor,
-    zero: Tensor | undefined,
-    weight: Tensor,
-    { blockRows, blockColumns }: Rounding,
-  ) {
-    const integers = Number.isInteger(blockRows) && Number.isInteger(blockColumns)
-    if (!(integers && blockRows >= 1 && blockColumns >= 1)) {
-      throw new LowbitError('bad-shape', `no blocks are ${blockRows} × ${blockColumns}`)
-    }
-    const down = Math.ceil(weight.rows / blockRows)
-    const across = Math.ceil(weight.columns / blockColumns)
+  function ownScales(scale: Tensor, zero: Tensor | undefined, weight: Tensor, rounding: Rounding) {
+    const { down, across } = checkBlocks(weight, rounding)
     const scales = expect(scale, down, across, 'scale')
     const zeros = zero && expect(zero, down, across, 'zero')
-    const params = { block_rows: blockRows, across, has_zero: zeros ? 1 : 0 }
+    const params = { block_rows: rounding.blockRows, across, has_zero: zeros ? 1 : 0 }
     return { scales, zeros: zeros ?? scales, params, down }
   }
 
@@ -153,7 +144,7 @@ export function quantizeOperations(device: Device): Operations {
       const w = own(weight)
       const { rows, columns } = w
       const { blockColumns, asymmetric, importance, grid } = options
-      const { scales, zeros, params, down } = checkBlocks(scale, zero, w, options)
+      const { scales, zeros, params, down } = ownScales(scale, zero, w, options)
       if (asymmetric !== (zero !== undefined)) {
         throw new LowbitError('bad-shape', 'a tensor of zero points belongs to asymmetric blocks')
       }
@@ -181,7 +172,7 @@ export function quantizeOperations(device: Device): Operations {
     round(codeTensor, decodedTensor, weight, scale, zero, rounding) {
       const w = own(weight)
       const { rows, columns } = w
-      const { scales, zeros, params } = checkBlocks(scale, zero, w, rounding)
+      const { scales, zeros, params } = ownScales(scale, zero, w, rounding)
       const { words, params: table, levels } = gridWords(rounding.grid, rows, columns)
       const decoded = decodedTensor && expect(decodedTensor, rows, columns, 'decoded')
       const codes = expectCodes(codeTensor, rows, columns, levels, 'u8')
@@ -240,7 +231,7 @@ export function quantizeOperations(device: Device): Operations {
       const { damping, grid } = options
       const decoded = expect(decodedTensor, rows, columns, 'decoded')
       const h = expect(hessian, columns, columns, 'the Hessian')
-      const { scales, zeros, params } = checkBlocks(scale, zero, w, options)
+      const { scales, zeros, params } = ownScales(scale, zero, w, options)
       const { words, params: table, levels } = gridWords(grid, rows, columns)
       const codes = expectCodes(codeTensor, rows, columns, levels, 'u8')
       const held = [device.allocate(rows * columns), device.allocate(rows * columns)]

@@ -1,6 +1,7 @@
 /** Weights in the device's memory, and products with them. */
 
 import {
+  checkIndices,
   isQuantized,
   type Kernels,
   type LoadOptions,
@@ -14,7 +15,7 @@ import {
 import { groupsOf } from '../algebra/product.ts'
 import { borrowing, type Device, type Span } from '../gpu/device.ts'
 import { elementwise, groupwise } from '../gpu/shader.ts'
-import { checkOrder, expect } from '../tensors.ts'
+import { expect } from '../tensors.ts'
 import { BLOCK_WORDS, byteMatrixShader, byteVectorShader, roundShader } from './bytes.ts'
 import {
   FEW_ROWS,
@@ -177,7 +178,7 @@ export function weightOperations(device: Device): Operations {
     gather(target, weight, picked) {
       const { parts, order, columnScale, columnBias } = find(weight)
       const { rows, columns } = weight
-      if (picked) checkOrder(picked, rows)
+      if (picked) checkIndices(picked, rows)
       const lines = picked?.length ?? rows
       const out = expect(target, lines, columns, 'out')
       const flags = { some: picked ? 1 : 0, ordered: order ? 1 : 0 }
