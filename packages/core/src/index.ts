@@ -98,4 +98,11 @@ export { type KMeansOptions, kMeans } from './vectors/k-means.ts'
 export { type CodedPart, type UpdateInput, updateTables } from './vectors/update-tables.ts'
 export { columnBlocks, type GridWords, gridWords } from './words/grid.ts'
 export { type PackedWords, packDense, WORD_BLOCK, type WordLayout } from './words/pack.ts'
-export { planWords } from './words/plan.ts'
+export {
+  type PlacedPart,
+  type PlacedWords,
+  placeWords,
+  releaseWords,
+  type WordMemory,
+} from './words/place.ts'
+export { planWords, type WordPlan } from './words/plan.ts'

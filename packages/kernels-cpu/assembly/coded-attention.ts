@@ -25,7 +25,7 @@ import {
   tokensOf,
   tokenScales,
 } from './coded'
-import { mixApart, scoreApart } from './coded-outliers'
+import { attendApart } from './coded-outliers'
 import { arrange, PIECE, planeKeys, planeMix, TOGETHER } from './coded-planes'
 import { exp4 } from './exp'
 import { fma, sum } from './simd'
@@ -136,7 +136,7 @@ export function attendCoded(
       const room = scores + <usize>queries * LINE
       if (direct(pastKeys, size, true)) {
         scoreCodes(scores, query, queryRow, rows, group, size, pastKeys, from, some, first, room)
-        scoreApart(scores, LINE, query, queryRow, rows, group, size, pastKeys, from, some, first)
+        attendApart(false, query, queryRow, <usize>size << 2, scores, LINE, rows, group, size, pastKeys, from, some, first)
       } else {
         scoreRows(scores, query, queryRow, rows, group, size, pastKeys, from, some, first, room)
       }
@@ -146,7 +146,7 @@ export function attendCoded(
       const out = to + HEAD
       if (direct(pastValues, size, false)) {
         mixCodes(out, nextRow, next, scores, rows, group, size, pastValues, from, some, first, room)
-        mixApart(out, nextRow, next, scores, LINE, rows, group, size, pastValues, from, some, first)
+        attendApart(true, out, nextRow, next, scores, LINE, rows, group, size, pastValues, from, some, first)
       } else {
         mixRows(out, nextRow, next, scores, rows, group, size, pastValues, from, some, first, room)
       }

@@ -120,43 +120,18 @@ export function keepOutliers(
   }
 }
 
-/** scores[i][t] += query i · what codes lack in key `from` + t, of the head that begins at channel `first`. */
-export function scoreApart(
-  scores: usize,
-  line: usize,
-  q: usize,
-  queryRow: usize,
-  rows: i32,
-  group: i32,
-  size: i32,
-  past: usize,
-  from: i32,
-  tokens: i32,
-  first: i32,
-): void {
-  const count = countOf(past)
-  for (let t = 0; count > 0 && t < tokens; t++) {
-    const list = listOf(past, from + t)
-    for (let n = 0; n < count; n++) {
-      const p = list + (<usize>n << 1)
-      const channel = <i32>load<u16>(p) - first
-      if (channel < 0 || channel >= size) continue
-      const lacks = halfValue(load<u16>(p + (<usize>count << 1)))
-      for (let i = 0; i < rows * group; i++) {
-        const query = q + <usize>(i / group) * queryRow + (<usize>((i % group) * size + channel) << 2)
-        const to = scores + <usize>i * line + (<usize>t << 2)
-        store<f32>(to, load<f32>(to) + lacks * load<f32>(query))
-      }
-    }
-  }
-}
-
-/** out of query i += Σ of its weights · what codes lack in values. */
-export function mixApart(
-  out: usize,
+/**
+ * Attention over what codes lack, of the head that begins at channel `first`, for positions from `from` on. `cells` are
+ * numbers by channel, of query i those that begin (i / group) · nextRow + (i % group) · next bytes on; `scores` are
+ * `line` bytes apart. With keys, scores[i][t] += cell · what key t lacks there; with values (`mix`), the other way round,
+ * cell += scores[i][t] · what value t lacks there.
+ */
+export function attendApart(
+  mix: bool,
+  cells: usize,
   nextRow: usize,
   next: usize,
-  weights: usize,
+  scores: usize,
   line: usize,
   rows: i32,
   group: i32,
@@ -175,10 +150,11 @@ export function mixApart(
       if (channel < 0 || channel >= size) continue
       const lacks = halfValue(load<u16>(p + (<usize>count << 1)))
       for (let i = 0; i < rows * group; i++) {
-        const target = out + <usize>(i / group) * nextRow + <usize>(i % group) * next
-        const to = target + (<usize>channel << 2)
-        const weight = load<f32>(weights + <usize>i * line + (<usize>t << 2))
-        store<f32>(to, load<f32>(to) + lacks * weight)
+        const own = cells + <usize>(i / group) * nextRow + <usize>(i % group) * next
+        const cell = own + (<usize>channel << 2)
+        const score = scores + <usize>i * line + (<usize>t << 2)
+        const to = mix ? cell : score
+        store<f32>(to, load<f32>(to) + lacks * load<f32>(mix ? score : cell))
       }
     }
   }

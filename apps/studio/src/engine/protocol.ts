@@ -57,14 +57,16 @@ export type CacheSection = NonNullable<Recipe['cache']>
 
 export type DeviceName = 'webgpu' | 'cpu'
 
+export interface Adapter {
+  /** Its name. */
+  readonly adapter: string
+  /** No graphics card, but a program that plays one. */
+  readonly software: boolean
+}
+
 export interface Capabilities {
-  /** The adapter's name, or why there is none. */
-  readonly webgpu:
-    | {
-        readonly adapter: string /** No graphics card, but a program that plays one. */
-        readonly software: boolean
-      }
-    | { readonly why: string }
+  /** Or why there is none. */
+  readonly webgpu: Adapter | { readonly why: string }
   /** Threads of the CPU's kernels; 1 where memory cannot be shared. */
   readonly threads: number
   readonly why?: string

@@ -4,9 +4,19 @@ import { decode } from '../matrix/decode.ts'
 import { isQuantized, type Matrix, type QuantizedMatrix, type Stage } from '../matrix/types.ts'
 import { type PackedWords, packDense, packStage } from './pack.ts'
 
+export interface WordPlan {
+  readonly packed: readonly PackedWords[]
+  /** Whether kernels decode it; else it is dense, its columns' order and factors multiplied out. */
+  readonly fused: boolean
+  /** For people. */
+  readonly variant: string
+}
+
 /** How a matrix is kept: fused where kernels decode all of it, dense otherwise, with the reason. */
-export function planWords(matrix: Matrix): { packed: PackedWords[]; variant: string } {
-  if (!isQuantized(matrix)) return { packed: [packDense(matrix)], variant: `dense ${matrix.type}` }
+export function planWords(matrix: Matrix): WordPlan {
+  if (!isQuantized(matrix)) {
+    return { packed: [packDense(matrix)], fused: false, variant: `dense ${matrix.type}` }
+  }
   const reason = unfused(matrix)
   const stages = reason ? [reason] : matrix.stages.map((stage) => pack(matrix, stage))
   const failed = stages.find((stage) => typeof stage === 'string')
@@ -15,11 +25,12 @@ export function planWords(matrix: Matrix): { packed: PackedWords[]; variant: str
     const values = decode(matrix)
     return {
       packed: [packDense({ rows, columns, type: 'f32', values })],
+      fused: false,
       variant: `dense f32: no fused kernel for ${failed}`,
     }
   }
   const packed = stages as PackedWords[]
-  return { packed, variant: `${packed.map(nameOf).join(' + ')} × f32` }
+  return { packed, fused: true, variant: `${packed.map(nameOf).join(' + ')} × f32` }
 }
 
 const pack = ({ rows, columns, rowScale }: QuantizedMatrix, stage: Stage): PackedWords | string =>

@@ -5,7 +5,7 @@
  */
 
 import type { Device, Span } from '../gpu/device.ts'
-import type { Shader } from '../gpu/shader.ts'
+import { each, type Shader } from '../gpu/shader.ts'
 
 /** Element (i, j) of a matrix lies at `at + i · row + j · column` of its span. */
 export interface Strided {
@@ -31,8 +31,21 @@ export interface Product {
 export const TILE = 64
 export const DEPTH = 16
 /** Rows of outputs of a thread; it has four columns, 16 apart. */
-const HIGH = 8
-const THREADS = 16 * (TILE / HIGH)
+export const HIGH = 8
+export const TILE_THREADS = 16 * (TILE / HIGH)
+
+/** Puts `sum0` … of a thread of a tile, which ends with so many rows and columns. */
+export const putTile = (rows: string, columns: string): string =>
+  each(
+    HIGH,
+    (r) => `{ let i = top + own.y * ${HIGH}u + ${r}u;
+    if (i < ${rows}) {
+      for (var c = 0u; c < 4u; c++) {
+        let j = start + own.x + c * 16u;
+        if (j < ${columns}) { put(i, j, sum${r}[c]); }
+      }
+    } }`,
+  )
 
 /**
  * out[i, j] = keep · out[i, j] + factor · Σ_k a(i, k) · b(k, j), with `a_value` and `b_value` from `source`. What is
@@ -63,7 +76,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) total: vec3u,
   let start = (group % across_tiles) * ${TILE}u;
   ${lines.map((r) => `var sum${r} = vec4f();`).join(' ')}
   for (var begin = 0u; begin < p.depth; begin += ${DEPTH}u) {
-    for (var e = lane; e < ${TILE * DEPTH}u; e += ${THREADS}u) {
+    for (var e = lane; e < ${TILE * DEPTH}u; e += ${TILE_THREADS}u) {
       { ${place(fast.a === 'k')}
         let i = top + across; let k = begin + deep;
         var value = 0.0;
@@ -85,17 +98,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) total: vec3u,
     ${number === 'f16' ? lines.map((r) => `sum${r} += vec4f(part${r});`).join(' ') : ''}
     workgroupBarrier();
   }
-  ${lines
-    .map(
-      (r) => `{ let i = top + own.y * ${HIGH}u + ${r}u;
-    if (i < p.rows) {
-      for (var c = 0u; c < 4u; c++) {
-        let j = start + own.x + c * 16u;
-        if (j < p.columns) { put(i, j, sum${r}[c]); }
-      }
-    } }`,
-    )
-    .join('\n  ')}
+  ${putTile('p.rows', 'p.columns')}
 }`
 }
 

@@ -73,6 +73,10 @@ fn best_of(lane: u32) -> u32 {
   return best;
 }`
 
+/** Lines for 0 … count − 1: loops that are written out. */
+export const each = (count: number, line: (i: number) => string, between = '\n'): string =>
+  Array.from({ length: count }, (_, i) => line(i)).join(between)
+
 /** A shader that is made once for each key. */
 export function remembered(known: Map<string, Shader>, key: string, make: () => Shader): Shader {
   const found = known.get(key)

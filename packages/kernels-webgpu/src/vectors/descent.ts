@@ -2,7 +2,7 @@
 
 import { plain, product } from '../algebra/product.ts'
 import { borrowing, type Device, type Span } from '../gpu/device.ts'
-import { elementwise, LANES, remembered, type Shader } from '../gpu/shader.ts'
+import { each, elementwise, LANES, remembered, type Shader } from '../gpu/shader.ts'
 import {
   FACTOR_PARAMS,
   factorParams,
@@ -11,7 +11,7 @@ import {
   type VectorPass,
   withCodes,
 } from './layout.ts'
-import { each, STEP, stageParams, stages, start } from './pass.ts'
+import { STEP, stageParams, stages, start } from './pass.ts'
 
 const shaders = new Map<string, Shader>()
 

@@ -10,9 +10,6 @@ import { FACTOR_CODE, type VectorPass } from './layout.ts'
 /** Columns of a dispatch. */
 export const STEP = 32
 
-export const each = (count: number, line: (i: number) => string, between = '\n'): string =>
-  Array.from({ length: count }, (_, i) => line(i)).join(between)
-
 export const stageParams = (stages: number, ...names: string[]): Shader['params'] =>
   Object.fromEntries(
     Array.from({ length: stages }, (_, s) =>

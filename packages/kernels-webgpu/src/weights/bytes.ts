@@ -5,18 +5,12 @@
  */
 
 import { WORD_BLOCK, type WordLayout } from '@lowbit/core'
-import { TILE } from '../algebra/product.ts'
-import { remembered, type Shader } from '../gpu/shader.ts'
-import { DECODED_PARAMS, decoding, nameOf, OUTPUTS, PUT, X } from './shaders.ts'
+import { HIGH, putTile, TILE, TILE_THREADS } from '../algebra/product.ts'
+import { each, remembered, type Shader } from '../gpu/shader.ts'
+import { DECODED_PARAMS, decoding, nameOf, OUTPUTS, PUT, putTotals, THREADS, X } from './shaders.ts'
 
 /** Words that the bytes of a block of x take. */
 export const BLOCK_WORDS = WORD_BLOCK / 4
-const THREADS = 16
-/** Rows of outputs of a thread where there are many rows of x; it has four columns, 16 apart. */
-const HIGH = 8
-
-const each = (count: number, line: (i: number) => string, between = '\n'): string =>
-  Array.from({ length: count }, (_, i) => line(i)).join(between)
 
 /** Words into which the codes of one word are spread, a byte each. */
 const spread = (bits: number): number => 8 / bits
@@ -129,17 +123,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) total: vec3u,
       )}
     }
   }
-  ${each(
-    tokens,
-    (t) => `partial[lane] = sum${t};
-  workgroupBarrier();
-  for (var half = ${THREADS / 2}u; half > 0u; half >>= 1u) {
-    if (mine < half) { partial[lane] += partial[lane + half]; }
-    workgroupBarrier();
-  }
-  if (mine == 0u && n < p.rows) { put(${t}u, n, partial[lane]); }
-  workgroupBarrier();`,
-  )}
+  ${putTotals(tokens)}
 }`,
   }))
 
@@ -158,7 +142,7 @@ var<workgroup> left: array<u32, ${TILE * BLOCK_WORDS}>;
 var<workgroup> right: array<u32, ${TILE * BLOCK_WORDS}>;
 var<workgroup> left_factors: array<vec2f, ${TILE}>;
 var<workgroup> right_terms: array<vec2f, ${TILE}>;
-const threads = ${16 * (TILE / HIGH)}u;
+const threads = ${TILE_THREADS}u;
 @compute @workgroup_size(16, ${TILE / HIGH})
 fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) total: vec3u, @builtin(local_invocation_id) own: vec3u, @builtin(local_invocation_index) lane: u32) {
   let group = group_of(id, total);
@@ -196,15 +180,6 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) total: vec3u,
     ${each(HIGH, (r) => `{ let f = left_factors[own.y * ${HIGH}u + ${r}u]; sum${r} += f.x * slopes * vec4f(dots${r}) + f.y * levels; }`)}
     workgroupBarrier();
   }
-  ${each(
-    HIGH,
-    (r) => `{ let i = top + own.y * ${HIGH}u + ${r}u;
-    if (i < p.tokens) {
-      for (var c = 0u; c < 4u; c++) {
-        let n = start + own.x + c * 16u;
-        if (n < p.rows) { put(i, n, sum${r}[c]); }
-      }
-    } }`,
-  )}
+  ${putTile('p.tokens', 'p.rows')}
 }`,
   }))

@@ -7,10 +7,15 @@ import {
   type LoadOptions,
   LowbitError,
   type PackedWords,
+  type PlacedPart,
+  type PlacedWords,
+  placeWords,
   planWords,
+  releaseWords,
   validateMatrix,
   type Weight,
   WORD_BLOCK,
+  type WordMemory,
 } from '@lowbit/core'
 import { groupsOf } from '../algebra/product.ts'
 import { borrowing, type Device, type Span } from '../gpu/device.ts'
@@ -31,23 +36,14 @@ import { bySubgroups, subgroupGroups, subgroupShader } from './subgroups.ts'
 type Activations = NonNullable<LoadOptions['activations']>
 type Operations = Pick<Kernels, 'load' | 'unload' | 'matmul' | 'gather'>
 
-interface Part extends Omit<PackedWords, 'words' | 'reach'> {
-  readonly span: Span
-  /** Whether x may meet it in f16. */
-  readonly halves: boolean
-}
+type Part = PlacedPart<Span>
 
 /** Sums of a tile in f16, 16 products with numbers up to 1, stay below 65,504. */
 const fitsHalves = ({ reach }: PackedWords): boolean => reach() < 4000
 
-interface Loaded {
-  /** What x may be rounded to. */
+interface Loaded extends PlacedWords<Span> {
+  /** What x may be rounded to: `f16` only where the weights are small enough. */
   readonly activations: Activations
-  readonly parts: readonly Part[]
-  /** Input feature of each stored column. */
-  readonly order?: Span
-  readonly columnScale?: Span
-  readonly columnBias?: Span
 }
 
 /** x as the stored columns want it: x[order[i]] · columnScale[order[i]]. */
@@ -100,6 +96,11 @@ export function weightOperations(device: Device): Operations {
     throw new LowbitError('bad-tensor', 'the weight was unloaded, or belongs to other kernels')
   }
 
+  const memory: WordMemory<Span> = {
+    place: (values) => device.allocate(values.length, values),
+    release: (span) => device.release(span),
+  }
+
   /** Memory for one call, given back when its operations are recorded: what is recorded later runs later. */
   function borrow<T>(length: number, work: (span: Span) => T): T {
     const span = device.allocate(length)
@@ -113,42 +114,21 @@ export function weightOperations(device: Device): Operations {
   return {
     load(matrix, { activations = 'f32' } = {}) {
       if (isQuantized(matrix)) validateMatrix(matrix, 'the weight')
-      const { packed, variant: weights } = planWords(matrix)
+      const plan = planWords(matrix)
+      const { packed } = plan
       const halves = activations === 'f16' && packed.every(fitsHalves)
-      const variant = `${weights}${seenBy(device, packed, activations, halves)}`
-      const spans: Span[] = []
-      const add = (values: Uint32Array | Float32Array): Span => {
-        const span = device.allocate(values.length, values)
-        spans.push(span)
-        return span
-      }
-      try {
-        const parts = packed.map(({ words, ...rest }) => ({
-          ...{ ...rest, halves, span: add(words) },
-        }))
-        const fused = isQuantized(matrix) && !variant.startsWith('dense') ? matrix : undefined
-        const { rows, columns } = matrix
-        const terms = {
-          order: fused?.order && add(fused.order),
-          columnScale: fused?.columnScale && add(fused.columnScale.values),
-          columnBias: fused?.columnBias && add(fused.columnBias.values),
-        }
-        const bytes = spans.reduce((sum, { length }) => sum + length * 4, 0)
-        const weight: Weight = { rows, columns, bytes, variant }
-        loaded.set(weight, { activations, parts, ...terms })
-        return weight
-      } catch (error) {
-        for (const span of spans) device.release(span)
-        throw error
-      }
+      const variant = `${plan.variant}${seenBy(device, packed, activations, halves)}`
+      const placed = placeWords(matrix, plan, memory)
+      const { rows, columns } = matrix
+      const weight: Weight = { rows, columns, bytes: placed.bytes, variant }
+      const allowed = activations === 'f16' && !halves ? 'f32' : activations
+      loaded.set(weight, { ...placed, activations: allowed })
+      return weight
     },
 
     unload(weight) {
-      const { parts, order, columnScale, columnBias } = find(weight)
+      releaseWords(find(weight), memory)
       loaded.delete(weight)
-      for (const span of [...parts.map((part) => part.span), order, columnScale, columnBias]) {
-        if (span) device.release(span)
-      }
     },
 
     matmul(target, input, weight, { accumulate = false } = {}) {
@@ -243,7 +223,7 @@ function multiplyPart(
     multiplyBytes(device, part, multiplied)
     return
   }
-  if (activations === 'f16' && part.halves && !few && matrixF16 === 'f16') {
+  if (activations === 'f16' && !few && matrixF16 === 'f16') {
     borrowing(device, (take) => {
       const largest = take(tokens)
       device.run(largestShader, { x, largest }, { depth: params.depth, ...shared }, tokens)

@@ -2,13 +2,13 @@
 
 import type { WordLayout } from '@lowbit/core'
 import { productCode } from '../algebra/product.ts'
-import { type Element, groupwise, type Shader } from '../gpu/shader.ts'
+import { type Element, each, groupwise, type Shader } from '../gpu/shader.ts'
 
 /** Rows of x that the vector product takes at once. */
 export const FEW_ROWS = 4
 /** Outputs of a workgroup of the vector product, and the threads that each has. */
 export const OUTPUTS = 4
-const THREADS = 16
+export const THREADS = 16
 
 const BLOCKED = ['table', 'scale', 'zero', 'bias'].flatMap((name) => [
   ...[name, `${name}_rows`, `${name}_columns`, `${name}_across`],
@@ -95,8 +95,19 @@ export function vectorShader(layout: WordLayout, tokens: number): Shader {
   }))
 }
 
-const each = (count: number, line: (i: number) => string): string =>
-  Array.from({ length: count }, (_, i) => line(i)).join('\n')
+/** Adds up `sum0` … of the threads that an output has, in the group's `partial`, and puts them. */
+export const putTotals = (tokens: number): string =>
+  each(
+    tokens,
+    (t) => `partial[lane] = sum${t};
+  workgroupBarrier();
+  for (var half = ${THREADS / 2}u; half > 0u; half >>= 1u) {
+    if (mine < half) { partial[lane] += partial[lane + half]; }
+    workgroupBarrier();
+  }
+  if (mine == 0u && n < p.rows) { put(${t}u, n, partial[lane]); }
+  workgroupBarrier();`,
+  )
 
 function alongIn(layout: WordLayout, tokens: number): string {
   const { bits, length, even, scale, zero, bias } = layout
@@ -144,17 +155,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) total: vec3u,
       }
     }
   }
-  ${each(
-    tokens,
-    (t) => `partial[lane] = sum${t};
-  workgroupBarrier();
-  for (var half = ${THREADS / 2}u; half > 0u; half >>= 1u) {
-    if (mine < half) { partial[lane] += partial[lane + half]; }
-    workgroupBarrier();
-  }
-  if (mine == 0u && n < p.rows) { put(${t}u, n, partial[lane]); }
-  workgroupBarrier();`,
-  )}
+  ${putTotals(tokens)}
 }`
 }
 

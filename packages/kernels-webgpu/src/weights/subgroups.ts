@@ -4,8 +4,7 @@
  */
 
 import type { WordLayout } from '@lowbit/core'
-import type { Shader } from '../gpu/shader.ts'
-import { remembered } from '../gpu/shader.ts'
+import { each, remembered, type Shader } from '../gpu/shader.ts'
 import { DECODED_PARAMS, decoding, nameOf, PUT, X } from './shaders.ts'
 
 const THREADS = 64
@@ -14,9 +13,6 @@ const OUTPUTS = 2
 
 export const bySubgroups = ({ length, along }: WordLayout): boolean =>
   length === 1 && along === 'in'
-
-const each = (count: number, line: (i: number) => string, between = '\n'): string =>
-  Array.from({ length: count }, (_, i) => line(i)).join(between)
 
 const shaders = new Map<string, Shader>()
 
