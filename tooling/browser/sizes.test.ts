@@ -18,7 +18,7 @@ const BUDGETS: Readonly<Record<string, number>> = {
   'quantizer-vptq': 38,
   'quantizer-gptvq': 35,
   palettize: 38,
-  'kernels-cpu': 84,
+  'kernels-cpu': 82,
   'kernels-webgpu': 64,
 }
 

@@ -9,13 +9,14 @@
 import { readFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
-import { type CacheScheme, seededRandom } from '@lowbit/core'
+import type { CacheScheme } from '@lowbit/core'
 import { DEMO_MODEL } from '@lowbit/demo-model'
 import { openFolder } from '@lowbit/formats'
 import { nodeFolder } from '@lowbit/formats/node'
 import { cpu } from '@lowbit/kernels-cpu'
 import { f16, fp8, int2, int3, int4, int8, kivi, nf4 } from '@lowbit/kvcache'
 import { type Decoder, fullCache, loadDecoder, loadTokenizer, perplexity } from '@lowbit/model'
+import { fillCache } from '../bench/src/fill-cache.ts'
 
 const { values: flags } = parseArgs({
   options: {
@@ -213,20 +214,7 @@ async function seconds(
   upTo: number,
 ): Promise<{ taken: number; bytes: number }> {
   const cache = decoder.cache(upTo, make())
-  // Keys and values of no text: what they are does not change how long they take.
-  const { layers, keyValueHeads, headSize } = decoder.config
-  const random = seededRandom(1)
-  for (let from = 0; from < upTo - count; from += 256) {
-    const rows = Math.min(256, upTo - count - from)
-    const width = keyValueHeads * headSize
-    const some = kernels.upload(
-      Float32Array.from({ length: rows * width }, () => random() - 0.5),
-      ...[rows, width],
-    )
-    for (let layer = 0; layer < layers; layer++) cache.append(layer, some, some)
-    cache.advance(rows)
-    kernels.free(some)
-  }
+  fillCache(decoder, cache, upTo - count)
   const started = performance.now()
   for (const token of tokens.slice(upTo - count, upTo)) await step(decoder, cache, token)
   const taken = (performance.now() - started) / 1000

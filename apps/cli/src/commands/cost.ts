@@ -15,7 +15,7 @@ import {
   storedBytes,
 } from '@lowbit/inspection'
 import { loadDecoder } from '@lowbit/model'
-import { parseYamlRecipe, type Recipe } from '@lowbit/pipeline'
+import type { Recipe } from '@lowbit/pipeline'
 import type { Command } from 'commander'
 import * as z from 'zod'
 import { asRecipeSays, modelOnPaper } from '../cost/paper.ts'
@@ -23,9 +23,9 @@ import { type MeasuredSpeed, measureModel, thisMachine } from '../cost/this-mach
 import { addCacheFlags, type CacheFlags, cacheFor, readCache } from '../flags/cache.ts'
 import { wholeNumber } from '../flags/values.ts'
 import { type OpenedModel, openModel } from '../model-source/open-model.ts'
-import { readText } from '../model-source/texts.ts'
 import { DEFAULT_DEVICE, DEVICES } from '../plugins.ts'
 import type { Action } from '../program.ts'
+import { readRecipe } from '../quantization/recipe-file.ts'
 import type { Session } from '../session.ts'
 import { type Column, facts, table } from '../terminal/table.ts'
 
@@ -76,9 +76,7 @@ interface Row {
 
 async function cost(command: Command, name: string, flags: Flags, session: Session): Promise<void> {
   const choice = await readCache(command, flags)
-  const recipe = flags.recipe
-    ? parseYamlRecipe(await readText(flags.recipe, 'recipe'), flags.recipe)
-    : undefined
+  const recipe = flags.recipe ? await readRecipe(flags.recipe) : undefined
   const here = flags.device in DEVICES
   if (flags.measure && (!here || recipe)) {
     throw new LowbitError(

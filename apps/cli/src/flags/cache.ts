@@ -9,8 +9,8 @@ import {
 import { readWholeReport } from '@lowbit/inspection'
 import { type Command, Option } from 'commander'
 import type { OpenedModel } from '../model-source/open-model.ts'
-import { readText } from '../model-source/texts.ts'
 import { CACHE_SCHEMES } from '../plugins.ts'
+import { readRecipe } from '../quantization/recipe-file.ts'
 import { kebab } from './from-schema.ts'
 import { parseNumber, wholeNumber } from './values.ts'
 
@@ -96,9 +96,8 @@ export async function readCache(
   }
   if (cache === FULL) return { scheme: undefined }
   if (recipe === undefined) return undefined
-  const { makeCache, parseYamlRecipe } = await import('@lowbit/pipeline')
-  const read = parseYamlRecipe(await readText(recipe, 'recipe'), recipe)
-  return { scheme: makeCache(read, CACHE_SCHEMES) }
+  const { makeCache } = await import('@lowbit/pipeline')
+  return { scheme: makeCache(await readRecipe(recipe), CACHE_SCHEMES) }
 }
 
 /** The cache that was asked for, or the one that the model was quantized for; undefined: the full one. */

@@ -2,11 +2,11 @@
 
 import path from 'node:path'
 import { LowbitError, type QuantizerPlugin } from '@lowbit/core'
-import { parseRecipe, parseYamlRecipe, type Recipe } from '@lowbit/pipeline'
+import { parseRecipe, type Recipe } from '@lowbit/pipeline'
 import type { Command } from 'commander'
 import { givenOptions, kebab } from '../flags/from-schema.ts'
-import { readText } from '../model-source/texts.ts'
 import { refuseAllocation } from './allocation.ts'
+import { readRecipe } from './recipe-file.ts'
 
 export interface QuantizeFlags {
   readonly method?: string
@@ -70,7 +70,7 @@ async function fromRecipe(
       { option: clashing[0] },
     )
   }
-  const read = parseYamlRecipe(await readText(file, 'recipe'), file)
+  const read = await readRecipe(file)
   const recipe: Recipe = {
     ...read,
     ...defined({ format: flags.format, seed: flags.seed }),
