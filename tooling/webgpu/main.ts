@@ -43,25 +43,51 @@ for (const { name, variable, places, missing } of DRIVERS) {
     )
     continue
   }
-  console.log(`\n› ${name}: ${description}`)
+  const env = {
+    ...process.env,
+    VK_DRIVER_FILES: description,
+    ...(libraries && {
+      LD_LIBRARY_PATH: [libraries, process.env.LD_LIBRARY_PATH].filter(Boolean).join(':'),
+    }),
+  }
+  const found = probe(env)
+  // A driver that somebody named must work; one that merely lies around may be too old for Dawn.
+  if (!found.adapter) {
+    console.log(
+      given
+        ? `✗ ${name}: Dawn takes no adapter of ${description}`
+        : `skipped ${name}: Dawn takes no adapter of ${description}, which is too old or broken; ${missing}, or name another by ${variable}`,
+    )
+    if (found.said) console.log(found.said)
+    failed ||= given !== undefined
+    continue
+  }
+  console.log(`\n› ${name}: ${description}: ${found.adapter}`)
   const config = path.join(home, 'gpu-tests/vitest.config.ts')
   const { status } = spawnSync(
     path.join(root, 'node_modules/.bin/vitest'),
     ['run', '--root', home, '--config', config, ...process.argv.slice(2)],
-    {
-      stdio: 'inherit',
-      env: {
-        ...process.env,
-        VK_DRIVER_FILES: description,
-        ...(libraries && {
-          LD_LIBRARY_PATH: [libraries, process.env.LD_LIBRARY_PATH].filter(Boolean).join(':'),
-        }),
-      },
-    },
+    { stdio: 'inherit', env },
   )
   failed ||= status !== 0
 }
 process.exit(failed ? 1 : 0)
+
+/** The adapter that Dawn finds with a driver, and what the driver and Dawn say where there is none. */
+function probe(env: NodeJS.ProcessEnv): { adapter?: string; said: string } {
+  const script = `
+    import { create } from 'webgpu'
+    const gpu = create([])
+    const adapter = await gpu.requestAdapter()
+    if (adapter) console.log(adapter.info.description || adapter.info.vendor || 'unnamed')
+    process.exit(0)`
+  const { stdout, stderr } = spawnSync(
+    process.execPath,
+    ['--input-type=module', '--eval', script],
+    { cwd: home, env, encoding: 'utf8' },
+  )
+  return { adapter: stdout.trim() || undefined, said: stderr.trim() }
+}
 
 function hasLoader(): boolean {
   try {

@@ -241,7 +241,7 @@ describe.skipIf(!dawn).each(VARIANTS)(`${title} %s`, (_, options) => {
     const gpu = await findGpu(['backend=null'])
     held.push(gpu)
     // It computes nothing at all.
-    const device = createDevice(await (await findAdapter(gpu)).requestDevice(), 2 ** 30)
+    const device = createDevice(await (await findAdapter(gpu)).requestDevice())
     await expect(measureChoices(device, 'null')).rejects.toThrow(/null computes wrong products/)
     device.dispose()
   })
@@ -252,7 +252,7 @@ describe.skipIf(!dawn).each(VARIANTS)(`${title} %s`, (_, options) => {
     const { findAdapter, findGpu } = await import('./gpu/adapter.ts')
     const gpu = await findGpu(['backend=null'])
     held.push(gpu)
-    const device = createDevice(await (await findAdapter(gpu)).requestDevice(), 2 ** 30)
+    const device = createDevice(await (await findAdapter(gpu)).requestDevice())
     const parts = { reads: {}, writes: { out: 'f32' }, params: {} } as const
     const wrong = elementwise('wrong', { ...parts, body: 'no_such_thing(i);' })
     const out = device.allocate(4)

@@ -65,7 +65,6 @@ const subgroupOf = ({ subgroupMinSize = 0 }: GPUAdapterInfo): number =>
 const instances = new Set<GPU>()
 
 export async function webgpu(options: WebGpuOptions = {}): Promise<WebGpuKernels> {
-  const { memoryLimit = Number.POSITIVE_INFINITY } = options
   const gpu = options.gpu ?? (await findGpu(options.switches))
   instances.add(gpu)
   const adapter = await findAdapter(gpu)
@@ -78,10 +77,10 @@ export async function webgpu(options: WebGpuOptions = {}): Promise<WebGpuKernels
   } catch (cause) {
     throw new LowbitError('no-device', `the adapter gives no device: ${String(cause)}`, { cause })
   }
-  const device = createDevice(handle, memoryLimit, {
+  const device = createDevice(handle, {
     subgroup: used.includes('subgroups') ? subgroupOf(adapter.info) : 0,
     halves: used.includes('shader-f16'),
-    dots: gpu.wgslLanguageFeatures.has('packed_4x8_integer_dot_product'),
+    dots: gpu.wgslLanguageFeatures?.has('packed_4x8_integer_dot_product') ?? false,
   })
   const { vendor, architecture, device: model, description } = adapter.info
   const name = description || [vendor, architecture, model].filter(Boolean).join(' ') || 'unknown'
@@ -89,6 +88,7 @@ export async function webgpu(options: WebGpuOptions = {}): Promise<WebGpuKernels
   const kept = options.choices ?? keptChoices(options.cache, key)
   const idle = options.switches?.includes('backend=null')
   device.choices = kept ?? (idle ? PLAIN : await measureChoices(device, name))
+  device.memoryLimit = options.memoryLimit ?? Number.POSITIVE_INFINITY
   if (!kept && !idle) options.cache?.setItem(key, JSON.stringify(device.choices))
   return {
     name: 'webgpu',

@@ -50,8 +50,9 @@ export interface Device extends Abilities {
   readonly gpu: GPUDevice
   /** Set once the device has been measured. */
   choices: Choices
-  /** Memory of tensors and weights, in bytes. */
+  /** Memory of tensors and weights, in bytes, and the most it may be, which is set once the device has been measured. */
   readonly bytes: number
+  memoryLimit: number
   /** Memory that is counted; `release` gives it back. */
   allocate(length: number, values?: Uint32Array | Float32Array): Span
   release(span: Span): void
@@ -110,11 +111,7 @@ const ALIGNED = 64
 
 const NONE: Abilities = { subgroup: 0, dots: false, halves: false }
 
-export function createDevice(
-  gpu: GPUDevice,
-  memoryLimit: number,
-  abilities: Abilities = NONE,
-): Device {
+export function createDevice(gpu: GPUDevice, abilities: Abilities = NONE): Device {
   const buffers = createBuffers(gpu)
   const pipelines = new Map<Shader, Pipeline>()
   const parameters = new Uint32Array((BATCH * PARAMETER_BYTES) / 4)
@@ -217,16 +214,16 @@ export function createDevice(
   }
 
   const device: Device = {
-    ...{ gpu, ...abilities, choices: PLAIN },
+    ...{ gpu, ...abilities, choices: PLAIN, memoryLimit: Number.POSITIVE_INFINITY },
     get bytes() {
       return bytes
     },
     allocate(length, values) {
       check()
-      if (bytes + length * 4 > memoryLimit) {
+      if (bytes + length * 4 > device.memoryLimit) {
         throw new LowbitError(
           'out-of-memory',
-          `${length * 4} bytes more than the ${bytes} in use are beyond the limit of ${memoryLimit}`,
+          `${length * 4} bytes more than the ${bytes} in use are beyond the limit of ${device.memoryLimit}`,
         )
       }
       const block = buffers.take(length * 4, values && batch)
