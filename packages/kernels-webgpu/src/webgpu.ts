@@ -8,6 +8,7 @@ import { gradientOperations } from './decoder/gradients.ts'
 import { decoderOperations } from './decoder/operations.ts'
 import { findAdapter, findGpu } from './gpu/adapter.ts'
 import { type Choices, createDevice, PLAIN } from './gpu/device.ts'
+import type { ShaderTime } from './gpu/profile.ts'
 import { type ChoiceCache, keptChoices, measureChoices } from './measure.ts'
 import { measurePeak, type Peak } from './peak.ts'
 import { quantizeOperations } from './quantize/operations.ts'
@@ -33,6 +34,8 @@ export interface WebGpuOptions {
   readonly choices?: Choices
   /** Where measured choices are kept, for each adapter: `localStorage`, or what behaves alike. */
   readonly cache?: ChoiceCache
+  /** Times each dispatch where the adapter has `timestamp-query`; `kernels.profile()` tells. Everything is slower then. */
+  readonly profile?: boolean
   /** Bytes that tensors and weights may take. Default: no limit but the device's. */
   readonly memoryLimit?: number
 }
@@ -42,6 +45,8 @@ export interface WebGpuKernels extends Kernels {
   /** All that the adapter has. */
   readonly features: readonly string[]
   readonly choices: Choices
+  /** Shaders by the time that they took, the slowest first, if `profile` was asked for. */
+  profile(): Promise<ShaderTime[]>
   /** Measures what the adapter can do at most; takes about a second. */
   peak(): Promise<Peak>
 }
@@ -71,9 +76,11 @@ export async function webgpu(options: WebGpuOptions = {}): Promise<WebGpuKernels
   const requiredLimits = Object.fromEntries(LIMITS.map((name) => [name, adapter.limits[name]]))
   const wanted = options.features ?? USED
   const used = USED.filter((name) => wanted.includes(name) && adapter.features.has(name))
+  const profiled = (options.profile ?? false) && adapter.features.has('timestamp-query')
   let handle: GPUDevice
   try {
-    handle = await adapter.requestDevice({ requiredLimits, requiredFeatures: used })
+    const requiredFeatures = [...used, ...(profiled ? (['timestamp-query'] as const) : [])]
+    handle = await adapter.requestDevice({ requiredLimits, requiredFeatures })
   } catch (cause) {
     throw new LowbitError('no-device', `the adapter gives no device: ${String(cause)}`, { cause })
   }
@@ -81,6 +88,7 @@ export async function webgpu(options: WebGpuOptions = {}): Promise<WebGpuKernels
     subgroup: used.includes('subgroups') ? subgroupOf(adapter.info) : 0,
     halves: used.includes('shader-f16'),
     dots: gpu.wgslLanguageFeatures?.has('packed_4x8_integer_dot_product') ?? false,
+    profiled,
   })
   const { vendor, architecture, device: model, description } = adapter.info
   const name = description || [vendor, architecture, model].filter(Boolean).join(' ') || 'unknown'
@@ -94,6 +102,7 @@ export async function webgpu(options: WebGpuOptions = {}): Promise<WebGpuKernels
     name: 'webgpu',
     variant: `WGSL ${used.length > 0 ? `with ${used.join(', ')}` : 'without optional features'} on ${name}`,
     choices: device.choices,
+    profile: device.times,
     peak: () => measurePeak(device),
     strict: false,
     adapter: name,

@@ -9,6 +9,8 @@ import { elementwise, LANES, type Shader } from '../gpu/shader.ts'
 import { plain, product, turned } from './product.ts'
 
 const SIZE = 32
+/** Columns of the inverse that are done together. */
+const WIDE = 256
 
 const prepare = elementwise('factor: A turned round', {
   reads: { h: 'f32', order: 'u32' },
@@ -143,7 +145,7 @@ export async function factorInverse(
       product(device, {
         out: plain(a, n, (from + size) * n + from + size),
         ...{ a: plain(l, n, below), b: turned(l, n, below) },
-        ...{ rows: rest, columns: rest, depth: size, factor: -1, keep: 1 },
+        ...{ rows: rest, columns: rest, depth: size, factor: -1, keep: 1, lower: true },
       })
     }
     // Row of blocks i of X = L⁻¹, left of its diagonal: −L_ii⁻¹ · (L_i · X above).
@@ -151,10 +153,14 @@ export async function factorInverse(
       const from = block * SIZE
       const size = Math.min(SIZE, n - from)
       const inverse = part(inverses, block * SIZE * SIZE, SIZE * SIZE)
-      product(device, {
-        ...{ out: plain(row, n), a: plain(l, n, from * n), b: plain(x, n) },
-        ...{ rows: size, columns: from, depth: from },
-      })
+      // X has nothing above its diagonal: a column begins at its own row.
+      for (let left = 0; left < from; left += WIDE) {
+        product(device, {
+          ...{ out: plain(row, n, left), a: plain(l, n, from * n + left) },
+          ...{ b: plain(x, n, left * n + left) },
+          ...{ rows: size, columns: Math.min(WIDE, from - left), depth: from - left },
+        })
+      }
       product(device, {
         ...{ out: plain(x, n, from * n), a: plain(inverse, SIZE), b: plain(row, n) },
         ...{ rows: size, columns: from, depth: size, factor: -1 },

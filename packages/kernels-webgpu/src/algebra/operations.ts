@@ -74,6 +74,16 @@ const times = elementwise('times', {
   body: 'x[p.x_at + i] *= y[p.y_at + i];',
 })
 
+const mirror = elementwise('what is above the diagonal', {
+  reads: {},
+  writes: { h: 'f32' },
+  params: { n: 'u32' },
+  body: `
+  let row = i / p.n;
+  let column = i % p.n;
+  if (row < column) { h[p.h_at + i] = h[p.h_at + column * p.n + row]; }`,
+})
+
 const transpose = elementwise('transpose', {
   reads: { x: 'f32' },
   writes: { out: 'f32' },
@@ -125,13 +135,13 @@ export function algebraOperations(device: Device): AlgebraOperations {
       const size = { rows: a.rows, columns, depth, keep: accumulate ? 1 : 0 }
       product(device, { out, a: plain(a, depth), b: plain(b, columns), ...size })
     },
-    // (i, j) and (j, i) are the same products in the same order, so both triangles agree to the bit.
     gram(hessian, input, factor) {
       const n = input.columns
       const x = own(input)
       const out = plain(expect(hessian, n, n, 'the Hessian'), n)
       const size = { rows: n, columns: n, depth: x.rows, factor, keep: 1 }
-      product(device, { out, a: turned(x, n), b: plain(x, n), ...size })
+      product(device, { out, a: turned(x, n), b: plain(x, n), ...size, lower: true })
+      device.run(mirror, { h: out.span }, { count: n * n, n }, Math.ceil((n * n) / LANES))
     },
     crossGram(target, left, right, factor) {
       const [m, n] = [left.columns, right.columns]

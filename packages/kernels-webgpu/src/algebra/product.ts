@@ -1,7 +1,7 @@
 /**
  * Dense products of matrices anywhere in memory. By tiles: 64 × 64 outputs a workgroup, 8 × 4 a thread, through
- * workgroup memory. By subgroups: each thread has four columns and as many rows as a subgroup surely has threads; each
- * of those threads reads one row's value, which the others get from it.
+ * workgroup memory. By subgroups: each thread has four columns of 16 rows, whose values the threads of a subgroup read
+ * together and get from each other: reading is what costs most where loads are checked one by one.
  */
 
 import type { Device, Span } from '../gpu/device.ts'
@@ -26,6 +26,8 @@ export interface Product {
   readonly factor?: number
   /** What `out` held times this is added; default 0. */
   readonly keep?: number
+  /** Of a symmetric product the part on and below the diagonal alone; what lies above may be written or not. */
+  readonly lower?: boolean
 }
 
 export const TILE = 64
@@ -50,12 +52,13 @@ export const putTile = (rows: string, columns: string): string =>
 /**
  * out[i, j] = keep · out[i, j] + factor · Σ_k a(i, k) · b(k, j), with `a_value` and `b_value` from `source`. What is
  * outside the matrices counts as zero. `fast` says which index of a side lies close together in memory. In halves
- * products of one tile's depth are added in f16, and the tiles in f32.
+ * products of one tile's depth are added in f16, and the tiles in f32. With `lower` there is `p.lower`, which leaves out
+ * tiles above the diagonal.
  */
 export function productCode(
   source: string,
   fast: { a: 'i' | 'k'; b: 'j' | 'k' },
-  number: 'f32' | 'f16' = 'f32',
+  { number = 'f32', lower = false }: { number?: 'f32' | 'f16'; lower?: boolean } = {},
 ): string {
   const vector = number === 'f16' ? 'vec4h' : 'vec4f'
   const part = number === 'f16' ? 'part' : 'sum'
@@ -74,6 +77,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) total: vec3u,
   let across_tiles = (p.columns + ${TILE - 1}u) / ${TILE}u;
   let top = (group / across_tiles) * ${TILE}u;
   let start = (group % across_tiles) * ${TILE}u;
+  ${lower ? `if (p.lower == 1u && start > top + ${TILE - 1}u) { return; }` : ''}
   ${lines.map((r) => `var sum${r} = vec4f();`).join(' ')}
   for (var begin = 0u; begin < p.depth; begin += ${DEPTH}u) {
     for (var e = lane; e < ${TILE * DEPTH}u; e += ${TILE_THREADS}u) {
@@ -102,12 +106,14 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) total: vec3u,
 }`
 }
 
-/** Threads of a workgroup by subgroups, and the columns of outputs that each has. */
+/** Threads of a workgroup by subgroups, and the rows and columns of outputs that each has. */
 const ABREAST = 64
+const ROWS = 16
 const COLUMNS = 4
 
-function subgroupCode(source: string, high: number): string {
-  const rows = Array.from({ length: high }, (_, r) => r)
+function subgroupCode(source: string, subgroup: number): string {
+  const rows = Array.from({ length: ROWS }, (_, r) => r)
+  const shares = Array.from({ length: ROWS / subgroup }, (_, s) => s)
   const columns = Array.from({ length: COLUMNS }, (_, c) => c)
   return `${source}
 @compute @workgroup_size(${ABREAST})
@@ -115,15 +121,17 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) total: vec3u,
   let group = group_of(id, total);
   if (group >= p.groups) { return; }
   let across = (p.columns + ${ABREAST * COLUMNS - 1}u) / ${ABREAST * COLUMNS}u;
-  let top = (group / across) * ${high}u;
-  let start = (group % across) * ${ABREAST * COLUMNS}u + lane;
-  let row = min(top + seat % ${high}u, p.rows - 1u);
+  let top = (group / across) * ${ROWS}u;
+  let first = (group % across) * ${ABREAST * COLUMNS}u;
+  if (p.lower == 1u && first > top + ${ROWS - 1}u) { return; }
+  let start = first + lane;
+  ${shares.map((s) => `let row${s} = min(top + ${s * subgroup}u + seat % ${subgroup}u, p.rows - 1u);`).join(' ')}
   ${columns.map((c) => `let column${c} = min(start + ${ABREAST * c}u, p.columns - 1u);`).join(' ')}
   ${rows.map((r) => `var sum${r} = vec4f();`).join(' ')}
   for (var k = 0u; k < p.depth; k++) {
-    let a_here = a_value(row, k);
+    ${shares.map((s) => `let a${s} = a_value(row${s}, k);`).join(' ')}
     let b_here = vec4f(${columns.map((c) => `b_value(k, column${c})`).join(', ')});
-    ${rows.map((r) => `sum${r} += subgroupBroadcast(a_here, ${r}u) * b_here;`).join('\n    ')}
+    ${rows.map((r) => `sum${r} += subgroupBroadcast(a${Math.floor(r / subgroup)}, ${r % subgroup}u) * b_here;`).join('\n    ')}
   }
   for (var c = 0u; c < ${COLUMNS}u; c++) {
     let j = start + c * ${ABREAST}u;
@@ -141,9 +149,9 @@ const shaders = new Map<string, Shader>()
 
 type Fast = { readonly a: 'i' | 'k'; readonly b: 'j' | 'k' }
 
-/** By subgroups of at least `high` threads, or by tiles. */
-function productShader(fast: Fast, high: number): Shader {
-  const way = high > 0 ? `${high} rows a subgroup` : `${fast.a} and ${fast.b} close together`
+/** By subgroups of at least so many threads, or by tiles. */
+function productShader(fast: Fast, subgroup: number): Shader {
+  const way = subgroup > 0 ? `subgroups of ${subgroup}` : `${fast.a} and ${fast.b} close together`
   const key = `product, ${way}`
   const known = shaders.get(key)
   if (known) return known
@@ -161,31 +169,35 @@ fn put(i: u32, j: u32, sum: f32) {
     reads: { a: 'f32', b: 'f32' },
     writes: { out: 'f32' },
     params: {
-      ...{ rows: 'u32', columns: 'u32', depth: 'u32', factor: 'f32', keep: 'f32' },
+      ...{ rows: 'u32', columns: 'u32', depth: 'u32', factor: 'f32', keep: 'f32', lower: 'u32' },
       ...{ a_row: 'u32', a_column: 'u32', b_row: 'u32', b_column: 'u32' },
       ...{ out_row: 'u32', out_column: 'u32' },
     },
-    enable: high > 0 ? ['subgroups'] : [],
-    code: high > 0 ? subgroupCode(source, high) : productCode(source, fast),
+    enable: subgroup > 0 ? ['subgroups'] : [],
+    code:
+      subgroup > 0 ? subgroupCode(source, subgroup) : productCode(source, fast, { lower: true }),
   }
   shaders.set(key, shader)
   return shader
 }
 
-export function product(device: Device, { out, a, b, factor = 1, keep = 0, ...size }: Product) {
+export function product(
+  device: Device,
+  { out, a, b, factor = 1, keep = 0, lower = false, ...size }: Product,
+) {
   const fast = { a: a.column === 1 ? 'k' : 'i', b: b.column === 1 ? 'j' : 'k' } as const
   const { rows, columns, depth } = size
-  const high = device.choices.product === 'subgroups' ? device.subgroup : 0
+  const subgroup = device.choices.product === 'subgroups' ? device.subgroup : 0
   device.run(
-    productShader(fast, high),
+    productShader(fast, subgroup),
     { a: part(a, rows, depth), b: part(b, depth, columns), out: part(out, rows, columns) },
     {
-      ...{ rows, columns, depth, factor, keep },
+      ...{ rows, columns, depth, factor, keep, lower: lower ? 1 : 0 },
       ...{ a_row: a.row, a_column: a.column, b_row: b.row, b_column: b.column },
       ...{ out_row: out.row, out_column: out.column },
     },
-    high > 0
-      ? Math.ceil(rows / high) * Math.ceil(columns / (ABREAST * COLUMNS))
+    subgroup > 0
+      ? Math.ceil(rows / ROWS) * Math.ceil(columns / (ABREAST * COLUMNS))
       : groupsOf(rows, columns),
   )
 }

@@ -5,6 +5,7 @@
 
 import { LowbitError } from '@lowbit/core'
 import { type Block, createBuffers, KEPT } from './buffers.ts'
+import { createProfile, type ShaderTime } from './profile.ts'
 import { type Shader, wgsl } from './shader.ts'
 
 /** A run of 4-byte numbers in a buffer of the device. */
@@ -44,6 +45,8 @@ export interface Abilities {
   readonly dots: boolean
   /** Numbers of 16 bits. */
   readonly halves: boolean
+  /** Dispatches are timed, each in a pass of its own. */
+  readonly profiled?: boolean
 }
 
 export interface Device extends Abilities {
@@ -72,6 +75,8 @@ export interface Device extends Abilities {
   ): void
   read(span: Span): Promise<ArrayBuffer>
   /** Throws what has gone wrong on the device since. */
+  /** Shaders by the time that they took, where dispatches are timed. */
+  times(): Promise<ShaderTime[]>
   check(): void
   dispose(): void
 }
@@ -113,6 +118,7 @@ const NONE: Abilities = { subgroup: 0, dots: false, halves: false }
 
 export function createDevice(gpu: GPUDevice, abilities: Abilities = NONE): Device {
   const buffers = createBuffers(gpu)
+  const profile = abilities.profiled ? createProfile(gpu, BATCH) : undefined
   const pipelines = new Map<Shader, Pipeline>()
   const parameters = new Uint32Array((BATCH * PARAMETER_BYTES) / 4)
   const floats = new Float32Array(parameters.buffer)
@@ -171,6 +177,7 @@ export function createDevice(gpu: GPUDevice, abilities: Abilities = NONE): Devic
     if (recorded > 0) {
       gpu.queue.writeBuffer(uniforms, 0, parameters, 0, (recorded * PARAMETER_BYTES) / 4)
     }
+    profile?.resolve(encoder)
     gpu.queue.submit([encoder.finish()])
     encoder = undefined
     recorded = 0
@@ -325,7 +332,10 @@ export function createDevice(gpu: GPUDevice, abilities: Abilities = NONE): Devic
         layout,
         entries: [{ binding: 0, resource: { buffer: uniforms, size } }, ...entries],
       })
-      pass ??= commands().beginComputePass()
+      if (profile) pass?.end()
+      pass = profile
+        ? commands().beginComputePass(profile.pass(shader.name))
+        : (pass ?? commands().beginComputePass())
       pass.setPipeline(pipeline)
       pass.setBindGroup(0, group, [recorded * PARAMETER_BYTES])
       const most = gpu.limits.maxComputeWorkgroupsPerDimension
@@ -356,6 +366,10 @@ export function createDevice(gpu: GPUDevice, abilities: Abilities = NONE): Devic
       const values = target.getMappedRange().slice(0)
       target.destroy()
       return values
+    },
+    async times() {
+      flush()
+      return (await profile?.times()) ?? []
     },
     check,
     dispose() {

@@ -114,15 +114,20 @@ export function groupwise(
   },
 ): Shader {
   const { reads, writes, params, body, functions = '', lanes = LANES } = parts
+  const few = Math.min(lanes, 16)
   const reduce = (name: string, combine: (a: string, b: string) => string): string => `
 fn ${name}(lane: u32, value: f32) -> f32 {
   reduced[lane] = value;
   workgroupBarrier();
-  for (var half = ${lanes / 2}u; half > 0u; half >>= 1u) {
-    if (lane < half) { reduced[lane] = ${combine('reduced[lane]', 'reduced[lane + half]')}; }
-    workgroupBarrier();
+  // In two steps: waiting for each other costs threads more than a few sums.
+  if (lane < ${few}u) {
+    var own = value;
+    for (var i = lane + ${few}u; i < lanes; i += ${few}u) { own = ${combine('own', 'reduced[i]')}; }
+    reduced[lane] = own;
   }
-  let result = reduced[0];
+  workgroupBarrier();
+  var result = reduced[0];
+  for (var i = 1u; i < ${few}u; i++) { result = ${combine('result', 'reduced[i]')}; }
   workgroupBarrier();
   return result;
 }`

@@ -33,6 +33,46 @@ fn stored_scale(scale: f32, reach: f32) -> f32 {
   return clamp(scale, 1.17549435e-38, 3.4e38);
 }`
 
+/** Scale and zero point of a candidate, and their error over every `stride`-th number of a block. */
+const CANDIDATES = `
+struct Reach { low: f32, high: f32, average: f32 }
+struct Block { top: u32, left: u32, wide: u32, count: u32 }
+struct Tried { scale: f32, zero: f32, error: f32 }
+fn candidate_of(candidate: u32, reach: Reach) -> vec2f {
+  let share = 1.0 - p.shrink * f32(candidate);
+  if (p.asymmetric == 1u) {
+    let most = f32(p.levels - 1u);
+    let range = (reach.high - reach.low) * share;
+    var zero = 0.0;
+    if (range > 0.0) { zero = clamp(round((-reach.low * share) / range * most), 0.0, most); }
+    return vec2f(stored_scale(range / most, range), zero);
+  }
+  let most = max(reach.high, -reach.low);
+  if (p.mean == 1u && candidate == 0u) { return vec2f(stored_scale(reach.average / p.largest, most), 0.0); }
+  return vec2f(stored_scale(most * share / p.reach, most * share), 0.0);
+}
+fn error_of(candidate: vec2f, block: Block, first: u32, stride: u32) -> f32 {
+  let scale = candidate.x;
+  let zero = candidate.y;
+  var error = 0.0;
+  for (var i = first; i < block.count; i += stride) {
+    let column = block.left + i % block.wide;
+    let value = w[p.w_at + (block.top + i / block.wide) * p.columns + column];
+    let difference = value - scale * (nearest(value / scale, zero, 0u, 0u).value - zero);
+    var factor = 1.0;
+    if (p.weighed == 1u) { factor = importance[p.importance_at + column]; }
+    error += factor * difference * difference;
+  }
+  return error;
+}
+fn put(group: u32, best: Tried) {
+  scales[p.scales_at + group] = best.scale;
+  if (p.asymmetric == 1u) { zeros[p.zeros_at + group] = best.zero; }
+}`
+
+/** Numbers of a block up to which a lane sums them alone. */
+const ALONE = 512
+
 export const fitShader = groupwise('fit', {
   reads: { w: 'f32', importance: 'f32', grid: 'u32' },
   writes: { scales: 'f32', zeros: 'f32' },
@@ -42,7 +82,7 @@ export const fitShader = groupwise('fit', {
     ...{ asymmetric: 'u32', weighed: 'u32', candidates: 'u32', shrink: 'f32' },
     ...{ scale_type: 'u32', largest: 'f32', reach: 'f32', mean: 'u32' },
   },
-  functions: `${GRID_CODE}${SCALES}`,
+  functions: `${GRID_CODE}${SCALES}${CANDIDATES}`,
   body: `
   let top = (group / p.across) * p.block_rows;
   let left = (group % p.across) * p.block_columns;
@@ -59,45 +99,32 @@ export const fitShader = groupwise('fit', {
   }
   let high = most_of(lane, highest);
   let low = -most_of(lane, -lowest);
-  let average = total_of(lane, magnitude) / f32(count);
-  var best_scale = 1.0;
-  var best_zero = 0.0;
-  var least = 0.0;
-  for (var candidate = 0u; candidate < p.candidates; candidate++) {
-    let share = 1.0 - p.shrink * f32(candidate);
-    if (candidate > 0u && share <= 0.0) { break; }
-    var scale = 1.0;
-    var zero = 0.0;
-    if (p.asymmetric == 1u) {
-      let most = f32(p.levels - 1u);
-      let range = (high - low) * share;
-      scale = stored_scale(range / most, range);
-      if (range > 0.0) { zero = clamp(round((-low * share) / range * most), 0.0, most); }
-    } else {
-      let most = max(high, -low);
-      if (p.mean == 1u && candidate == 0u) { scale = stored_scale(average / p.largest, most); }
-      else { scale = stored_scale(most * share / p.reach, most * share); }
+  let reach = Reach(low, high, total_of(lane, magnitude) / f32(count));
+  let block = Block(top, left, wide, count);
+  if (count <= ${ALONE}u) {
+    // Each lane tries candidates of its own: nothing is summed across lanes but who was best.
+    var own = Tried(1.0, 0.0, 3.4e38);
+    var which = p.candidates;
+    for (var candidate = lane; candidate < p.candidates; candidate += lanes) {
+      let scale = candidate_of(candidate, reach);
+      let error = error_of(scale, block, 0u, 1u);
+      if (candidate == 0u || error < own.error) {
+        own = Tried(scale.x, scale.y, min(error, 3.4e38));
+        which = candidate;
+      }
     }
-    var error = 0.0;
-    for (var i = lane; i < count; i += lanes) {
-      let column = left + i % wide;
-      let value = w[p.w_at + (top + i / wide) * p.columns + column];
-      let difference = value - scale * (nearest(value / scale, zero, 0u, 0u).value - zero);
-      var factor = 1.0;
-      if (p.weighed == 1u) { factor = importance[p.importance_at + column]; }
-      error += factor * difference * difference;
-    }
-    let all = total_of(lane, error);
-    if (candidate == 0u || all < least) {
-      least = all;
-      best_scale = scale;
-      best_zero = zero;
-    }
+    let least = -most_of(lane, -own.error);
+    let winner = -most_of(lane, -f32(select(p.candidates, which, own.error <= least)));
+    if (which == u32(winner) && which % lanes == lane) { put(group, own); }
+    return;
   }
-  if (lane == 0u) {
-    scales[p.scales_at + group] = best_scale;
-    if (p.asymmetric == 1u) { zeros[p.zeros_at + group] = best_zero; }
-  }`,
+  var best = Tried(1.0, 0.0, 3.4e38);
+  for (var candidate = 0u; candidate < p.candidates; candidate++) {
+    let scale = candidate_of(candidate, reach);
+    let error = total_of(lane, error_of(scale, block, lane, lanes));
+    if (candidate == 0u || error < best.error) { best = Tried(scale.x, scale.y, error); }
+  }
+  if (lane == 0u) { put(group, best); }`,
 })
 
 /** What the range of a symmetric block is divided by, and whether binary's mean is tried first. */
@@ -109,8 +136,13 @@ export function fitParams(options: FitOptions, largest: number): Record<string, 
   }
   const reach = integer && grid.levels > 2 ? (grid.step * (grid.levels - 1)) / 2 : largest
   return {
-    ...{ asymmetric: asymmetric ? 1 : 0, candidates: search.candidates, shrink: search.step },
+    ...{ asymmetric: asymmetric ? 1 : 0, shrink: search.step },
+    candidates: Math.min(search.candidates, positive(search.step)),
     ...{ scale_type: SCALE_TYPES[scaleType], largest, reach },
     mean: integer && grid.levels === 2 && grid.lowest < 0 ? 1 : 0,
   }
 }
+
+/** How many of the shares 1, 1 − step, 1 − 2·step, … are above zero. */
+const positive = (step: number): number =>
+  step > 0 ? Math.max(1, Math.ceil((1 - 1e-6) / step)) : Number.POSITIVE_INFINITY

@@ -234,7 +234,7 @@ function multiplyPart(
   }
   const size = device.subgroup
   if (size > 0 && bySubgroups(layout) && (few ? vector : matrix) === 'subgroups') {
-    const groups = subgroupGroups(tokens, rows, size, few)
+    const groups = subgroupGroups(tokens, rows, few)
     const sizes = { ...params, ...shared, columns: rows }
     device.run(subgroupShader(layout, size, few ? tokens : undefined), spans, sizes, groups)
     return

@@ -233,7 +233,7 @@ fn a_value(t: u32, k: u32) -> f32 {
 }
 fn b_value(k: u32, n: u32) -> f32 { return weight_of(n, k); }`,
       fastOf(layout),
-      'f16',
+      { number: 'f16' },
     ),
   }))
 }

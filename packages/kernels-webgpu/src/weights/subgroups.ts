@@ -10,13 +10,15 @@ import { DECODED_PARAMS, decoding, nameOf, PUT, X } from './shaders.ts'
 const THREADS = 64
 /** Outputs of a thread where there are many rows of x, THREADS apart. */
 const OUTPUTS = 2
+/** Rows of x that it has then. */
+const ROWS = 16
 
 export const bySubgroups = ({ length, along }: WordLayout): boolean =>
   length === 1 && along === 'in'
 
 const shaders = new Map<string, Shader>()
 
-/** `few` rows of x, or `size` of them at a time. */
+/** `few` rows of x, or many. */
 export const subgroupShader = (layout: WordLayout, size: number, few: number | undefined): Shader =>
   remembered(shaders, `${few ?? 'many'} by ${size}, ${nameOf(layout)}`, () => ({
     name: `${few ?? 'many'} rows by subgroups of ${size}, ${nameOf(layout)}`,
@@ -33,8 +35,8 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) total: vec3u,
 }`,
   }))
 
-export const subgroupGroups = (tokens: number, rows: number, size: number, few: boolean): number =>
-  few ? Math.ceil(rows / THREADS) : Math.ceil(tokens / size) * Math.ceil(rows / (THREADS * OUTPUTS))
+export const subgroupGroups = (tokens: number, rows: number, few: boolean): number =>
+  few ? Math.ceil(rows / THREADS) : Math.ceil(tokens / ROWS) * Math.ceil(rows / (THREADS * OUTPUTS))
 
 /**
  * `value` of the weight at `place` of a word: where the word's weights share their scales, as
@@ -106,17 +108,17 @@ const readX = (tokens: number, size: number, from: string): string => `
     let reach = p.x_at + p.x_from + select(0u, mine, there);
     ${each(tokens, (t) => `let x${t} = select(0.0, x[reach + ${t}u * p.x_row], there);`)}`
 
-/** Many rows: each thread reads another row of x. */
+/** Many rows: each thread reads other rows of x. */
 function many(layout: WordLayout, size: number): string {
   const perWord = 32 / layout.bits
   const outputs = Array.from({ length: OUTPUTS }, (_, o) => weightsOf(layout, o))
   return `
   let across = (p.rows + ${THREADS * OUTPUTS - 1}u) / ${THREADS * OUTPUTS}u;
-  let top = (group / across) * ${size}u;
+  let top = (group / across) * ${ROWS}u;
   let left = (group % across) * ${THREADS * OUTPUTS}u + lane;
   ${each(OUTPUTS, (o) => `let n${o} = min(left + ${o * THREADS}u, p.rows - 1u);`)}
-  let x_row = p.x_at + p.x_from + min(top + seat % ${size}u, p.tokens - 1u) * p.x_row;
-  ${each(size, (r) => `var sum${r} = vec${OUTPUTS}f();`, ' ')}
+  ${each(ROWS / size, (s) => `let x_row${s} = p.x_at + p.x_from + min(top + ${s * size}u + seat % ${size}u, p.tokens - 1u) * p.x_row;`)}
+  ${each(ROWS, (r) => `var sum${r} = vec${OUTPUTS}f();`, ' ')}
   for (var word = 0u; word < p.words; word++) {
     let first = word * ${perWord}u;
     ${each(OUTPUTS, (o) => `let bits${o} = w[p.w_at + n${o} * p.words + word]; ${outputs[o].word}`)}
@@ -124,16 +126,17 @@ function many(layout: WordLayout, size: number): string {
       perWord,
       (place) => `{
       let k = min(first + ${place}u, p.depth - 1u);
-      let x_here = select(0.0, x[x_row + k], first + ${place}u < p.depth);
+      let there = first + ${place}u < p.depth;
+      ${each(ROWS / size, (s) => `let x${s} = select(0.0, x[x_row${s} + k], there);`)}
       let v = vec${OUTPUTS}f(${outputs.map(({ value }) => value(place, 'k')).join(', ')});
-      ${each(size, (r) => `sum${r} += subgroupBroadcast(x_here, ${r}u) * v;`)}
+      ${each(ROWS, (r) => `sum${r} += subgroupBroadcast(x${Math.floor(r / size)}, ${r % size}u) * v;`)}
     }`,
     )}
   }
   for (var o = 0u; o < ${OUTPUTS}u; o++) {
     let n = left + o * ${THREADS}u;
     if (n < p.rows) {
-      ${each(size, (r) => `if (top + ${r}u < p.tokens) { put(top + ${r}u, n, sum${r}[o]); }`)}
+      ${each(ROWS, (r) => `if (top + ${r}u < p.tokens) { put(top + ${r}u, n, sum${r}[o]); }`)}
     }
   }`
 }
