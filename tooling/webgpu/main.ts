@@ -1,6 +1,7 @@
 /**
  * The contract of kernels on software drivers of Vulkan, where their parts are: lavapipe (Mesa, with f16 and
- * subgroups) and SwiftShader (neither f16 nor wide subgroups). Arguments go to vitest: `npm run test:webgpu -- -t gram`.
+ * subgroups) and SwiftShader (neither f16 nor wide subgroups). Arguments go to vitest, but for names of drivers, which
+ * choose among them: `npm run test:webgpu -- lavapipe -t gram`.
  *
  * Parts are looked for in the system and in the folders of these variables, each that of a driver's description
  * (`*_icd.json`): LAVAPIPE_ICD, SWIFTSHADER_ICD; VULKAN_LIBRARY is the folder of libvulkan.so.1.
@@ -33,8 +34,13 @@ if (!libraries && !hasLoader()) {
   console.log('skipped lavapipe and swiftshader: libvulkan.so.1 is not there (install libvulkan1)')
   process.exit(0)
 }
+const named = process.argv
+  .slice(2)
+  .filter((argument) => DRIVERS.some(({ name }) => name === argument))
+const passed = process.argv.slice(2).filter((argument) => !named.includes(argument))
 let failed = false
 for (const { name, variable, places, missing } of DRIVERS) {
+  if (named.length > 0 && !named.includes(name)) continue
   const given = process.env[variable]
   const description = given ?? globSync([...places])[0]
   if (!description || !existsSync(description)) {
@@ -66,7 +72,7 @@ for (const { name, variable, places, missing } of DRIVERS) {
   const config = path.join(home, 'gpu-tests/vitest.config.ts')
   const { status } = spawnSync(
     path.join(root, 'node_modules/.bin/vitest'),
-    ['run', '--root', home, '--config', config, ...process.argv.slice(2)],
+    ['run', '--root', home, '--config', config, ...passed],
     { stdio: 'inherit', env },
   )
   failed ||= status !== 0
