@@ -75,13 +75,15 @@ struct Fiber {
 
 constexpr unsigned MOST_THREADS = 1024;
 constexpr size_t STACK = 64 << 10;
+/** Stacks begin apart from each other by this within their rooms: else all would share a few lines of a cache. */
+constexpr size_t STAGGER = 448;
 
 static Fiber fibers[MOST_THREADS];
 /** The lanes of each warp that have not ended. */
 static unsigned alive[MOST_THREADS / 32];
 static uint64_t boards[MOST_THREADS / 32][2][32];
 static Context scheduler;
-static unsigned current, count;
+static unsigned current, count, left;
 static const Kernel *running;
 static const void *arguments;
 static bool missing_lanes;
@@ -96,15 +98,24 @@ static char *stack_of(unsigned i) {
   return all + i * STACK;
 }
 
+static bool choose_from(unsigned i) {
+  while (i < count && fibers[i].state != State::ready) i++;
+  current = i;
+  if (i < count) threadIdx = fibers[i].index;
+  return i < count;
+}
+
+/** On to the next fiber that can run; after the last one the scheduler sees who is waiting. */
 static void pause_as(State state) {
   Fiber &fiber = fibers[current];
   fiber.state = state;
-  enter(fiber.context, scheduler);
+  enter(fiber.context, choose_from(current + 1) ? fibers[current].context : scheduler);
 }
 
 static void body() {
   running->run(arguments);
   alive[current / 32] &= ~(1u << current % 32);
+  left--;
   pause_as(State::ended);
 }
 
@@ -141,17 +152,11 @@ static Outcome run_block() {
     fibers[i].state = State::ready;
     fibers[i].exchanges = 0;
     fibers[i].index = {i % blockDim.x, i / blockDim.x % blockDim.y, i / blockDim.x / blockDim.y};
-    prepare(fibers[i].context, stack_of(i), STACK, body);
+    prepare(fibers[i].context, stack_of(i), STACK - i % 32 * STAGGER, body);
   }
+  left = count;
   for (;;) {
-    unsigned left = 0;
-    for (current = 0; current < count; current++) {
-      if (fibers[current].state == State::ready) {
-        threadIdx = fibers[current].index;
-        enter(scheduler, fibers[current].context);
-      }
-      left += fibers[current].state != State::ended;
-    }
+    if (choose_from(0)) enter(scheduler, fibers[current].context);
     if (missing_lanes) return Outcome::deadlock;
     if (left == 0) return Outcome::done;
     bool going = release(0, count, State::at_block);

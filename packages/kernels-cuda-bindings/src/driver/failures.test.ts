@@ -104,13 +104,4 @@ describe.skipIf(reason !== undefined)(`an emulated GPU${reason ? ` (${reason})` 
     kernels.dispose()
     expect(() => kernels.tensor(1, 1)).toThrow(/disposed/)
   })
-
-  it('what is not done yet says so by name', async () => {
-    const kernels = await cuda({ library })
-    const x = kernels.tensor(1, 1)
-    expect(() => kernels.neighbours(x, x)).toThrowError(
-      expect.objectContaining(refusal('not-supported', /^neighbours is not done on CUDA yet/)),
-    )
-    kernels.dispose()
-  })
 })
