@@ -66,6 +66,7 @@ bool inside(uint64_t at, size_t bytes) {
 }
 
 void give_back(const Allocation &allocation) {
+  UNPOISON(allocation.mapping, allocation.mapped);
   munmap(allocation.mapping, allocation.mapped);
   held -= allocation.bytes;
 }
@@ -146,6 +147,8 @@ int cuMemAlloc_v2(uint64_t *at, size_t bytes) {
   const size_t tight = bytes % 8 == 0 ? size : (bytes + 3) / 4 * 4;
   char *start = mapping + (pages + 1) * PAGE - tight;
   std::memset(mapping + PAGE, 0xff, pages * PAGE);
+  POISON(mapping + PAGE, start - mapping - PAGE);
+  POISON(start + bytes, tight - bytes);
   *at = reinterpret_cast<uint64_t>(start);
   allocations[*at] = {mapping, mapped, bytes};
   held += bytes;
