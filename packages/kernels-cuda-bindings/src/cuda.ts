@@ -28,6 +28,8 @@ export interface CudaKernels extends Kernels {
   readonly driver: string
   /** The GPU, with its compute capability. */
   readonly device: string
+  /** Seconds that the operations in `work` take on the GPU itself. They must neither upload nor read. */
+  measure(work: () => void): number
 }
 
 export async function cuda(options: CudaOptions = {}): Promise<CudaKernels> {
@@ -53,6 +55,7 @@ export async function cuda(options: CudaOptions = {}): Promise<CudaKernels> {
     ...tableOperations(device),
     ...clusterOperations(device),
     ...vectorOperations(device),
+    measure: device.measure,
     dispose: device.dispose,
   }
 }

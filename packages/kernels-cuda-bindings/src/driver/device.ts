@@ -4,6 +4,7 @@ import { LowbitError } from '@lowbit/core'
 import koffi from 'koffi'
 import { type CompiledKernel, imageOf, manifest } from '../compiled.ts'
 import { type Driver, openDriver } from './driver.ts'
+import { measureGraph } from './measure.ts'
 import { createMemory, type Span } from './memory.ts'
 
 export type { Span } from './memory.ts'
@@ -29,6 +30,11 @@ export interface Device {
   read(from: Span, into: ArrayBufferView): void
   /** Runs so many blocks of a kernel. */
   run(name: string, args: Arguments, blocks: number): void
+  /**
+   * Seconds that what `work` queues takes on the GPU. Nothing may come from the host then or be read back: a graph keeps
+   * no copy of it.
+   */
+  measure(work: () => void): number
   dispose(): void
 }
 
@@ -66,6 +72,19 @@ export function openDevice({ library, ordinal, memoryLimit }: DeviceOptions): De
   const functions = new Map<string, unknown>()
   const launch = launcher()
   let ended = false
+  /** Spans that what is being recorded still uses. */
+  let recorded: Span[] | undefined
+
+  function release(span: Span): void {
+    if (recorded) recorded.push(span)
+    else memory.release(span)
+  }
+
+  function meetHost(): void {
+    enter()
+    if (!recorded) return
+    throw new LowbitError('bad-option', 'what is measured may neither upload nor read back')
+  }
 
   function enter(): void {
     if (ended) throw new LowbitError('bad-tensor', 'these kernels were disposed of')
@@ -100,12 +119,12 @@ export function openDevice({ library, ordinal, memoryLimit }: DeviceOptions): De
       device.write(span, values)
       return span
     },
-    release: memory.release,
+    release,
     borrow(span, work) {
       try {
         return work(span)
       } finally {
-        memory.release(span)
+        release(span)
       }
     },
     zero({ address, bytes }) {
@@ -114,7 +133,7 @@ export function openDevice({ library, ordinal, memoryLimit }: DeviceOptions): De
     },
     // From memory that can be paged out the driver takes a copy before it returns.
     write({ address }, values) {
-      enter()
+      meetHost()
       const { byteLength } = values
       if (byteLength === 0) return
       driver.call('cuMemcpyHtoDAsync_v2', 'uploading', address, values, byteLength, stream)
@@ -126,7 +145,7 @@ export function openDevice({ library, ordinal, memoryLimit }: DeviceOptions): De
       driver.call('cuMemcpyDtoDAsync_v2', 'copying', to.address, address, bytes, stream)
     },
     read({ address, bytes }, into) {
-      enter()
+      meetHost()
       if (bytes > 0) {
         driver.call('cuMemcpyDtoHAsync_v2', 'reading back', into, address, bytes, stream)
       }
@@ -143,6 +162,19 @@ export function openDevice({ library, ordinal, memoryLimit }: DeviceOptions): De
         ...[functionOf(kernel, compiled), blocks, 1, 1, compiled.threads, 1, 1, 0, stream],
         ...[null, extra],
       )
+    },
+    measure(work) {
+      enter()
+      // Kernels are loaded, and memory is there, before anything is recorded.
+      work()
+      const held: Span[] = []
+      recorded = held
+      try {
+        return measureGraph(driver, stream, work)
+      } finally {
+        recorded = undefined
+        for (const span of held) memory.release(span)
+      }
     },
     dispose() {
       if (ended) return

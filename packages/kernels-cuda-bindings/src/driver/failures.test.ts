@@ -104,4 +104,20 @@ describe.skipIf(reason !== undefined)(`an emulated GPU${reason ? ` (${reason})` 
     kernels.dispose()
     expect(() => kernels.tensor(1, 1)).toThrow(/disposed/)
   })
+
+  it('measures what kernels take, and leaves their results', async () => {
+    const kernels = await cuda({ library })
+    const values = Float32Array.from({ length: 64 * 64 }, (_, i) => (i % 7) - 3)
+    const [a, b, out] = [0, 0, 0].map(() => kernels.upload(values, 64, 64))
+    const before = kernels.bytes
+    expect(kernels.measure(() => kernels.multiply(out, a, b))).toBeGreaterThan(0)
+    const found = (await kernels.read(out)).slice()
+    kernels.multiply(out, a, b)
+    expect(await kernels.read(out)).toEqual(found)
+    expect(kernels.bytes).toBe(before)
+    expect(() => kernels.measure(() => kernels.upload(values, 64, 64))).toThrowError(
+      expect.objectContaining(refusal('bad-option', /may neither upload nor read back/)),
+    )
+    kernels.dispose()
+  })
 })
