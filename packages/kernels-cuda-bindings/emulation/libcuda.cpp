@@ -8,6 +8,7 @@
 #include <chrono>
 #include <functional>
 #include <map>
+#include <set>
 #include <sys/mman.h>
 #include <vector>
 
@@ -22,6 +23,7 @@ enum Result {
   INVALID_IMAGE = 200,
   INVALID_CONTEXT = 201,
   NOT_FOUND = 500,
+  NOT_READY = 600,
   ILLEGAL_ADDRESS = 700,
   LAUNCH_FAILED = 719,
 };
@@ -70,6 +72,19 @@ int queue(Work work) {
   if (!recording) return work();
   recording->push_back(std::move(work));
   return SUCCESS;
+}
+
+/** Memory of the host that the driver may write to while others run, and what is on its way there. */
+struct Arrival {
+  void *to;
+  std::vector<char> bytes;
+};
+std::set<void *> pinned;
+std::vector<Arrival> arriving;
+
+void arrive() {
+  for (const Arrival &arrival : arriving) std::memcpy(arrival.to, arrival.bytes.data(), arrival.bytes.size());
+  arriving.clear();
 }
 
 bool inside(uint64_t at, size_t bytes) {
@@ -185,10 +200,27 @@ int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *) {
   return SUCCESS;
 }
 
+/** Into pinned memory it arrives later, but is what was there at the call. */
 int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *) {
   if (ready()) return ready();
   if (!inside(from, bytes)) return INVALID_VALUE;
-  std::memcpy(to, reinterpret_cast<void *>(from), bytes);
+  const char *start = reinterpret_cast<char *>(from);
+  if (pinned.count(to)) arriving.push_back({to, std::vector<char>(start, start + bytes)});
+  else std::memcpy(to, start, bytes);
+  return SUCCESS;
+}
+
+int cuMemHostAlloc(void **memory, size_t bytes, unsigned) {
+  if (ready()) return ready();
+  *memory = std::malloc(bytes);
+  std::memset(*memory, 0xff, bytes);
+  pinned.insert(*memory);
+  return SUCCESS;
+}
+int cuMemFreeHost(void *memory) {
+  arrive();
+  if (!pinned.erase(memory)) return INVALID_VALUE;
+  std::free(memory);
   return SUCCESS;
 }
 
@@ -215,7 +247,10 @@ int cuStreamCreate(void **stream, unsigned) {
   return ready();
 }
 int cuStreamDestroy_v2(void *) { return ready(); }
-int cuStreamSynchronize(void *) { return ready(); }
+int cuStreamSynchronize(void *) {
+  arrive();
+  return ready();
+}
 
 /** The kernels are linked in; what is given must still be a fatbin. */
 int cuModuleLoadData(void **module, const void *image) {
@@ -290,6 +325,14 @@ int cuEventCreate(void **event, unsigned) {
 int cuEventRecord(void *event, void *) {
   *static_cast<Clock::time_point *>(event) = Clock::now();
   return ready();
+}
+/** Not at the first time that it is asked. */
+int cuEventQuery(void *) {
+  static bool asked = false;
+  asked = !asked;
+  if (ready() || asked) return ready() ? ready() : static_cast<int>(NOT_READY);
+  arrive();
+  return SUCCESS;
 }
 int cuEventElapsedTime(float *milliseconds, void *from, void *to) {
   const auto apart = *static_cast<Clock::time_point *>(to) - *static_cast<Clock::time_point *>(from);

@@ -27,11 +27,7 @@ constexpr u32 LANES = 128;
 __device__ inline u32 element() { return blockIdx.x * blockDim.x + threadIdx.x; }
 
 /** Four numbers that are read at once. */
-#ifdef LOWBIT_EMULATION
-struct f32x4 {
-#else
 struct alignas(16) f32x4 {
-#endif
   f32 x;
   f32 y;
   f32 z;

@@ -20,39 +20,123 @@ __device__ inline void put(const Product &p, u32 t, u32 n, f32 sum) {
 }
 
 constexpr u32 FEW_ROWS = 4;
-constexpr u32 OUTPUTS = 4;
+/** Outputs of a warp: they share what is read of x. */
+constexpr u32 EACH_WARP = 2;
+constexpr u32 OUTPUTS = EACH_WARP * LANES / WARP;
 
-/** 1 … 4 rows of x: a warp an output, a word a lane. */
-template <Kind kind> __device__ void vector_product(const Product &p) {
-  const Words &w = p.weight;
-  const u32 n = blockIdx.x * OUTPUTS + threadIdx.x / WARP;
-  const u32 lane = threadIdx.x % WARP;
-  if (n >= w.rows) return;
-  f32 sums[FEW_ROWS] = {};
-  const auto meet = [&](u32 k, f32 value) {
-    const f32 *x = p.x + p.x_from + k;
+/** The values of some codes of a word from `first` on, of integers their distance from the middle. */
+template <Kind kind, u32 BITS, u32 COUNT>
+__device__ void values_of(f32 (&out)[COUNT], const Words &w, u32 word, u32 first, u32 n, u32 k) {
 #pragma unroll
-    for (u32 t = 0; t < FEW_ROWS; t++) {
-      if (t < p.tokens) sums[t] += value * x[t * p.x_row];
+  for (u32 i = 0; i < COUNT; i++) {
+    if constexpr (kind == Kind::integer && BITS <= 8) {
+      // 2²³ + code has the code in its last bits: cheaper than a conversion.
+      const u32 code = word >> ((first + i) * BITS) & ((1u << BITS) - 1);
+      out[i] = bits_to_float(0x4b000000u | code) - (8388608.0f + static_cast<f32>(1u << (BITS - 1)));
+    } else {
+      out[i] = k + i < w.depth ? grid_value<kind>(w, word, first + i, 0, n, k + i) : 0.0f;
     }
-  };
-  if (w.length == 1 && w.even) {
-    const u32 each = 32 / w.bits;
-    for (u32 at = lane; at < w.words; at += WARP) {
-      const u32 word = w.w[n * w.words + at], first = at * each;
-      const f32 scale = scale_of(w, n, first), zero = zero_of(w, n, first), bias = bias_of(w, n, first);
-      for (u32 place = 0; place < each && first + place < w.depth; place++) {
-        meet(first + place, (grid_value<kind>(w, word, place, 0, n, first + place) - zero) * scale + bias);
+  }
+}
+
+/** A word a lane and output, whose weights share their scales: a weight is slope · value + level. */
+template <Kind kind, u32 BITS> __device__ void meet_words(const Product &p, u32 top, f32 (&sums)[EACH_WARP][FEW_ROWS]) {
+  constexpr u32 EACH = 32 / BITS, PIECE = EACH < 8 ? EACH : 8;
+  constexpr f32 MIDDLE = kind == Kind::integer && BITS <= 8 ? static_cast<f32>(1u << (BITS - 1)) : 0.0f;
+  const Words &w = p.weight;
+  const bool aligned = p.x_row % 4 == 0 && p.x_from % 4 == 0;
+  for (u32 at = threadIdx.x % WARP; at < w.words; at += WARP) {
+    const u32 begin = at * EACH;
+    u32 words[EACH_WARP];
+    f32 slopes[EACH_WARP], levels[EACH_WARP];
+#pragma unroll
+    for (u32 r = 0; r < EACH_WARP; r++) {
+      const u32 n = least(top + r, w.rows - 1);
+      words[r] = w.w[n * w.words + at];
+      const f32 scale = scale_of(w, n, begin), zero = zero_of(w, n, begin);
+      const f32 base = kind == Kind::integer ? w.lowest + w.step * MIDDLE : 0.0f;
+      slopes[r] = kind == Kind::integer ? scale * w.step : scale;
+      levels[r] = (base - zero) * scale + bias_of(w, n, begin);
+    }
+#pragma unroll
+    for (u32 first = 0; first < EACH; first += PIECE) {
+      const u32 k = begin + first;
+      if (k >= w.depth) break;
+      f32 values[EACH_WARP][PIECE];
+#pragma unroll
+      for (u32 r = 0; r < EACH_WARP; r++) {
+        values_of<kind, BITS>(values[r], w, words[r], first, least(top + r, w.rows - 1), k);
+      }
+#pragma unroll
+      for (u32 t = 0; t < FEW_ROWS; t++) {
+        if (t >= p.tokens) continue;
+        const f32 *from = p.x + t * p.x_row + p.x_from + k;
+        f32 x[PIECE];
+        if (PIECE % 4 == 0 && aligned && k + PIECE <= w.depth) {
+#pragma unroll
+          for (u32 i = 0; i < PIECE; i += 4) {
+            const f32x4 four = *reinterpret_cast<const f32x4 *>(from + i);
+            x[i] = four.x;
+            x[i + 1] = four.y;
+            x[i + 2] = four.z;
+            x[i + 3] = four.w;
+          }
+        } else {
+#pragma unroll
+          for (u32 i = 0; i < PIECE; i++) x[i] = k + i < w.depth ? from[i] : 0.0f;
+        }
+        f32 all = 0;
+#pragma unroll
+        for (u32 i = 0; i < PIECE; i++) all += x[i];
+#pragma unroll
+        for (u32 r = 0; r < EACH_WARP; r++) {
+          f32 dot = 0;
+#pragma unroll
+          for (u32 i = 0; i < PIECE; i++) dot += x[i] * values[r][i];
+          sums[r][t] += slopes[r] * dot + levels[r] * all;
+        }
       }
     }
+  }
+}
+
+/** 1 … 4 rows of x. */
+template <Kind kind> __device__ void vector_product(const Product &p) {
+  const Words &w = p.weight;
+  const u32 top = (blockIdx.x * (LANES / WARP) + threadIdx.x / WARP) * EACH_WARP;
+  const u32 lane = threadIdx.x % WARP;
+  if (top >= w.rows) return;
+  f32 sums[EACH_WARP][FEW_ROWS] = {};
+  if constexpr (kind == Kind::f32) {
+    meet_words<kind, 32>(p, top, sums);
+  } else if constexpr (kind == Kind::f16 || kind == Kind::bf16) {
+    meet_words<kind, 16>(p, top, sums);
+  } else if (w.length == 1 && w.even) {
+    if (w.bits == 1) meet_words<kind, 1>(p, top, sums);
+    else if (w.bits == 2) meet_words<kind, 2>(p, top, sums);
+    else if (w.bits == 4) meet_words<kind, 4>(p, top, sums);
+    else if (w.bits == 8) meet_words<kind, 8>(p, top, sums);
+    else meet_words<kind, 16>(p, top, sums);
   } else {
-    for (u32 k = lane; k < w.depth; k += WARP) meet(k, weight_of<kind>(w, n, k));
+    for (u32 r = 0; r < EACH_WARP; r++) {
+      const u32 n = least(top + r, w.rows - 1);
+      for (u32 k = lane; k < w.depth; k += WARP) {
+        const f32 value = weight_of<kind>(w, n, k);
+#pragma unroll
+        for (u32 t = 0; t < FEW_ROWS; t++) {
+          if (t < p.tokens) sums[r][t] += value * p.x[t * p.x_row + p.x_from + k];
+        }
+      }
+    }
   }
 #pragma unroll
-  for (u32 t = 0; t < FEW_ROWS; t++) {
-    if (t >= p.tokens) continue;
-    const f32 sum = over_warp(sums[t], Sum());
-    if (lane == 0) put(p, t, n, sum);
+  for (u32 r = 0; r < EACH_WARP; r++) {
+#pragma unroll
+    for (u32 t = 0; t < FEW_ROWS; t++) {
+      if (t >= p.tokens) continue;
+      const f32 sum = over_warp(sums[r][t], Sum());
+      if (lane == 0 && top + r < w.rows) put(p, t, top + r, sum);
+    }
   }
 }
 

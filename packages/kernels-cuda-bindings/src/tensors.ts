@@ -35,9 +35,9 @@ export function tensorOperations(device: Device): TensorOperations {
     return { ...span, owner, rows, columns, type, view: false, state: { freed: false, below: 1 } }
   }
 
-  function readInto<T extends TensorValues>(tensor: CudaTensor): T {
+  async function readInto<T extends TensorValues>(tensor: CudaTensor): Promise<T> {
     const values = new TENSOR_ARRAYS[tensor.type](tensor.rows * tensor.columns)
-    device.read(tensor, values)
+    await device.read(tensor, values)
     return values as T
   }
 

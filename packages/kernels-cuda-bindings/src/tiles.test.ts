@@ -49,7 +49,7 @@ const FRAGMENTS = {
 } as const
 
 describe.skipIf(reason !== undefined)(`fragments${reason ? ` (${reason})` : ''}`, () => {
-  it.each(['f16', 'bytes'] as const)('%s: each lane has its sums of A · B + C', (kind) => {
+  it.each(['f16', 'bytes'] as const)('%s: each lane has its sums of A · B + C', async (kind) => {
     const { depth, each, a, b } = FRAGMENTS[kind]
     const random = seededRandom(depth)
     const bytes = kind === 'bytes'
@@ -95,7 +95,7 @@ describe.skipIf(reason !== undefined)(`fragments${reason ? ` (${reason})` : ''}`
       1,
     )
     const found = new Float32Array(128)
-    device.read(c, found)
+    await device.read(c, found)
     device.dispose()
     for (const [n, value] of found.entries()) {
       const [g, t] = place(n >> 2)

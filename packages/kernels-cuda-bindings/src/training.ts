@@ -54,7 +54,7 @@ export function trainingOperations(device: Device): Operations {
           device.run('distinct_count', args, blocksOf(count))
           device.run('distinct_list', args, 1)
           device.run('distinct_assign', args, blocksOf(count))
-          device.read(found, different)
+          await device.read(found, different)
         } finally {
           for (const span of held) device.release(span)
         }

@@ -40,7 +40,7 @@ interface Loaded extends Pick<PlacedWords<Span>, 'order' | 'columnScale' | 'colu
 
 /** Rows of x that the vector product takes; the outputs of a block of it; the side of a tile of the matrix product. */
 const FEW_ROWS = 4
-const OUTPUTS = 4
+const OUTPUTS = 8
 const TILE = 32
 
 const flag = (on: boolean): number => (on ? 1 : 0)

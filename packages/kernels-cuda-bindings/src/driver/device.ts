@@ -6,6 +6,7 @@ import { type CompiledKernel, imageOf, manifest } from '../compiled.ts'
 import { type Driver, openDriver } from './driver.ts'
 import { measureGraph } from './measure.ts'
 import { createMemory, type Span } from './memory.ts'
+import { createReadback } from './readback.ts'
 
 export type { Span } from './memory.ts'
 
@@ -26,8 +27,8 @@ export interface Device {
   zero(span: Span): void
   write(span: Span, values: ArrayBufferView): void
   copy(to: Span, from: Span): void
-  /** Fills `into`; waits for all that was queued before. */
-  read(from: Span, into: ArrayBufferView): void
+  /** Fills `into` with what is there when all that was queued before is through. */
+  read(from: Span, into: ArrayBufferView): Promise<void>
   /** Runs so many blocks of a kernel. */
   run(name: string, args: Arguments, blocks: number): void
   /**
@@ -104,6 +105,8 @@ export function openDevice({ library, ordinal, memoryLimit }: DeviceOptions): De
     return found
   }
 
+  const readback = createReadback(driver, stream, enter)
+
   const device: Device = {
     name,
     driver: driver.version,
@@ -144,12 +147,9 @@ export function openDevice({ library, ordinal, memoryLimit }: DeviceOptions): De
       const { address, bytes } = from
       driver.call('cuMemcpyDtoDAsync_v2', 'copying', to.address, address, bytes, stream)
     },
-    read({ address, bytes }, into) {
+    read(from, into) {
       meetHost()
-      if (bytes > 0) {
-        driver.call('cuMemcpyDtoHAsync_v2', 'reading back', into, address, bytes, stream)
-      }
-      driver.call('cuStreamSynchronize', 'waiting for the GPU', stream)
+      return readback.read(from, into)
     },
     run(kernel, args, blocks) {
       enter()
@@ -181,6 +181,7 @@ export function openDevice({ library, ordinal, memoryLimit }: DeviceOptions): De
       ended = true
       driver.attempt('cuCtxSetCurrent', context)
       driver.attempt('cuStreamSynchronize', stream)
+      readback.end()
       memory.end()
       for (const module of modules.values()) driver.attempt('cuModuleUnload', module)
       driver.attempt('cuStreamDestroy_v2', stream)

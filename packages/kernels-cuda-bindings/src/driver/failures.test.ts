@@ -120,4 +120,29 @@ describe.skipIf(reason !== undefined)(`an emulated GPU${reason ? ` (${reason})` 
     )
     kernels.dispose()
   })
+
+  it('reads what is there at the call, while others run', async () => {
+    const kernels = await cuda({ library })
+    const x = kernels.upload(Float32Array.of(1, 2), 1, 2)
+    let turned = false
+    setImmediate(() => {
+      turned = true
+    })
+    const first = kernels.read(x)
+    kernels.write(x, Float32Array.of(3, 4))
+    const second = kernels.read(x)
+    expect([[...(await first)], [...(await second)]]).toEqual([
+      [1, 2],
+      [3, 4],
+    ])
+    expect(turned).toBe(true)
+    kernels.dispose()
+  })
+
+  it('a read that is under way when all is disposed of says so', async () => {
+    const kernels = await cuda({ library })
+    const reading = kernels.read(kernels.upload(Float32Array.of(1), 1, 1))
+    kernels.dispose()
+    await expect(reading).rejects.toMatchObject(refusal('bad-tensor', /disposed of/))
+  })
 })
