@@ -24,12 +24,14 @@ constexpr u32 FEW_ROWS = 4;
 constexpr u32 EACH_WARP = 2;
 constexpr u32 OUTPUTS = EACH_WARP * LANES / WARP;
 
+template <Kind kind, u32 BITS> constexpr bool FROM_MIDDLE = kind == Kind::integer && BITS <= 8;
+
 /** The values of some codes of a word from `first` on, of integers their distance from the middle. */
 template <Kind kind, u32 BITS, u32 COUNT>
 __device__ void values_of(f32 (&out)[COUNT], const Words &w, u32 word, u32 first, u32 n, u32 k) {
 #pragma unroll
   for (u32 i = 0; i < COUNT; i++) {
-    if constexpr (kind == Kind::integer && BITS <= 8) {
+    if constexpr (FROM_MIDDLE<kind, BITS>) {
       // 2²³ + code has the code in its last bits: cheaper than a conversion.
       const u32 code = word >> ((first + i) * BITS) & ((1u << BITS) - 1);
       out[i] = bits_to_float(0x4b000000u | code) - (8388608.0f + static_cast<f32>(1u << (BITS - 1)));
@@ -39,24 +41,64 @@ __device__ void values_of(f32 (&out)[COUNT], const Words &w, u32 word, u32 first
   }
 }
 
+/** The block of a scale in which a lane's next word lies: a division for each word would cost more than its weights. */
+struct Blocks {
+  u32 per;
+  u32 block;
+  u32 rest;
+
+  __device__ Blocks(const Words &w, u32 columns, u32 each, u32 lane) {
+    per = columns == 0 || columns >= w.depth ? w.words : columns / each;
+    block = lane / per;
+    rest = lane % per;
+    skip = WARP / per;
+    more = WARP % per;
+  }
+  __device__ void next() {
+    block += skip;
+    rest += more;
+    if (rest < per) return;
+    rest -= per;
+    block++;
+  }
+
+private:
+  u32 skip;
+  u32 more;
+};
+
+/** Where the row of a scale begins. */
+__device__ inline u32 line_of(u32 at, u32 n, u32 rows, u32 across) { return rows > 0 ? at + n / rows * across : 0; }
+
 /** A word a lane and output, whose weights share their scales: a weight is slope · value + level. */
 template <Kind kind, u32 BITS> __device__ void meet_words(const Product &p, u32 top, f32 (&sums)[EACH_WARP][FEW_ROWS]) {
   constexpr u32 EACH = 32 / BITS, PIECE = EACH < 8 ? EACH : 8;
-  constexpr f32 MIDDLE = kind == Kind::integer && BITS <= 8 ? static_cast<f32>(1u << (BITS - 1)) : 0.0f;
   const Words &w = p.weight;
   const bool aligned = p.x_row % 4 == 0 && p.x_from % 4 == 0;
-  for (u32 at = threadIdx.x % WARP; at < w.words; at += WARP) {
+  const u32 lane = threadIdx.x % WARP;
+  constexpr bool CODES = FROM_MIDDLE<kind, BITS>;
+  const f32 base = CODES ? w.lowest + w.step * static_cast<f32>(1u << (BITS - 1)) : 0.0f, step = CODES ? w.step : 1.0f;
+  u32 rows[EACH_WARP], scales[EACH_WARP], zeros[EACH_WARP], biases[EACH_WARP];
+#pragma unroll
+  for (u32 r = 0; r < EACH_WARP; r++) {
+    const u32 n = least(top + r, w.rows - 1);
+    rows[r] = n * w.words;
+    scales[r] = line_of(w.scale, n, w.scale_rows, w.scale_across);
+    zeros[r] = line_of(w.zero, n, w.zero_rows, w.zero_across);
+    biases[r] = line_of(w.bias, n, w.bias_rows, w.bias_across);
+  }
+  Blocks scale(w, w.scale_columns, EACH, lane), zero(w, w.zero_columns, EACH, lane), bias(w, w.bias_columns, EACH, lane);
+  for (u32 at = lane; at < w.words; at += WARP, scale.next(), zero.next(), bias.next()) {
     const u32 begin = at * EACH;
     u32 words[EACH_WARP];
     f32 slopes[EACH_WARP], levels[EACH_WARP];
 #pragma unroll
     for (u32 r = 0; r < EACH_WARP; r++) {
-      const u32 n = least(top + r, w.rows - 1);
-      words[r] = w.w[n * w.words + at];
-      const f32 scale = scale_of(w, n, begin), zero = zero_of(w, n, begin);
-      const f32 base = kind == Kind::integer ? w.lowest + w.step * MIDDLE : 0.0f;
-      slopes[r] = kind == Kind::integer ? scale * w.step : scale;
-      levels[r] = (base - zero) * scale + bias_of(w, n, begin);
+      words[r] = w.w[rows[r] + at];
+      const f32 size = w.has_scale ? number(w, scales[r] + scale.block) : 1.0f;
+      slopes[r] = size * step;
+      levels[r] = w.has_zero ? (base - number(w, zeros[r] + zero.block)) * size : base * size;
+      if (w.has_bias) levels[r] += number(w, biases[r] + bias.block);
     }
 #pragma unroll
     for (u32 first = 0; first < EACH; first += PIECE) {
@@ -103,7 +145,7 @@ template <Kind kind, u32 BITS> __device__ void meet_words(const Product &p, u32 
 /** 1 … 4 rows of x. */
 template <Kind kind> __device__ void vector_product(const Product &p) {
   const Words &w = p.weight;
-  const u32 top = (blockIdx.x * (LANES / WARP) + threadIdx.x / WARP) * EACH_WARP;
+  const u32 top = blockIdx.x * OUTPUTS + threadIdx.x / WARP * EACH_WARP;
   const u32 lane = threadIdx.x % WARP;
   if (top >= w.rows) return;
   f32 sums[EACH_WARP][FEW_ROWS] = {};
