@@ -5,7 +5,7 @@
 
 import { execFileSync, spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { existsSync, globSync, mkdirSync, readFileSync, renameSync } from 'node:fs'
+import { existsSync, globSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { root } from './sources.ts'
@@ -49,12 +49,38 @@ export function buildEmulation(checks: keyof typeof CHECKS = 'plain'): string {
   for (const file of sources) hash.update(readFileSync(path.join(root, file)))
   const folder = path.join(tmpdir(), `lowbit-cuda-${process.getuid?.() ?? 0}`)
   const library = path.join(folder, `libcuda-${hash.digest('hex').slice(0, 16)}.so`)
-  if (existsSync(library)) return library
   mkdirSync(folder, { recursive: true, mode: 0o700 })
+  if (!existsSync(library))
+    alone(`${library}.lock`, library, () => compile(flags, sources, library))
+  return library
+}
+
+function compile(flags: readonly string[], sources: readonly string[], library: string): void {
   const compiled = sources.filter((file) => /\.(cu|cpp)$/.test(file))
   const unfinished = `${library}.${process.pid}`
   const files = ['-x', 'c++', ...compiled, '-o', unfinished]
   execFileSync(compiler, [...flags, ...files], { cwd: root, stdio: 'pipe' })
   renameSync(unfinished, library)
-  return library
+}
+
+const PATIENCE_MS = 180_000
+const POLL_MS = 200
+
+/** Test files run side by side: the first one builds, the others wait for it, but not for one that was killed. */
+function alone(lock: string, library: string, build: () => void): void {
+  const clock = new Int32Array(new SharedArrayBuffer(4))
+  for (let waited = 0; waited < PATIENCE_MS; waited += POLL_MS) {
+    if (existsSync(library)) return
+    try {
+      mkdirSync(lock)
+      break
+    } catch {
+      Atomics.wait(clock, 0, 0, POLL_MS)
+    }
+  }
+  try {
+    if (!existsSync(library)) build()
+  } finally {
+    rmSync(lock, { recursive: true, force: true })
+  }
 }
