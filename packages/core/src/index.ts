@@ -2,7 +2,9 @@ export { packCodes, packedBytes, unpackCodes } from './bits/stream.ts'
 export { digest } from './digest.ts'
 export { type ErrorDetails, LowbitError } from './errors.ts'
 export * from './kernels/arguments.ts'
+export * from './kernels/codes.ts'
 export * from './kernels/tensors.ts'
+export * from './kernels/vectors.ts'
 export {
   blockCount,
   blockGrid,

@@ -79,6 +79,8 @@ inline unsigned __ballot_sync(unsigned mask, int predicate) {
   return votes;
 }
 
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+
 // Fibers do not interrupt each other, so that atomics are plain.
 template <class T> T atomicAdd(T *at, T value) { T old = *at; *at = old + value; return old; }
 template <class T> T atomicMin(T *at, T value) { T old = *at; if (value < old) *at = value; return old; }

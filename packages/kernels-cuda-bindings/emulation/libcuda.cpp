@@ -5,8 +5,12 @@
 
 #include "scheduler.h"
 #include <cstdlib>
+#include <chrono>
+#include <functional>
 #include <map>
+#include <set>
 #include <sys/mman.h>
+#include <vector>
 
 namespace {
 
@@ -19,6 +23,7 @@ enum Result {
   INVALID_IMAGE = 200,
   INVALID_CONTEXT = 201,
   NOT_FOUND = 500,
+  NOT_READY = 600,
   ILLEGAL_ADDRESS = 700,
   LAUNCH_FAILED = 719,
 };
@@ -58,6 +63,30 @@ size_t memory() { return setting("LOWBIT_EMULATED_MEMORY", 2l << 30); }
 
 int ready() { return owners == 0 ? static_cast<int>(INVALID_CONTEXT) : poison; }
 
+/** What is queued runs at once, but for what a stream that is being recorded is given. */
+using Work = std::function<int()>;
+using Graph = std::vector<Work>;
+Graph *recording = nullptr;
+
+int queue(Work work) {
+  if (!recording) return work();
+  recording->push_back(std::move(work));
+  return SUCCESS;
+}
+
+/** Memory of the host that the driver may write to while others run, and what is on its way there. */
+struct Arrival {
+  void *to;
+  std::vector<char> bytes;
+};
+std::set<void *> pinned;
+std::vector<Arrival> arriving;
+
+void arrive() {
+  for (const Arrival &arrival : arriving) std::memcpy(arrival.to, arrival.bytes.data(), arrival.bytes.size());
+  arriving.clear();
+}
+
 bool inside(uint64_t at, size_t bytes) {
   auto next = allocations.upper_bound(at);
   if (next == allocations.begin()) return false;
@@ -66,6 +95,7 @@ bool inside(uint64_t at, size_t bytes) {
 }
 
 void give_back(const Allocation &allocation) {
+  UNPOISON(allocation.mapping, allocation.mapped);
   munmap(allocation.mapping, allocation.mapped);
   held -= allocation.bytes;
 }
@@ -146,6 +176,8 @@ int cuMemAlloc_v2(uint64_t *at, size_t bytes) {
   const size_t tight = bytes % 8 == 0 ? size : (bytes + 3) / 4 * 4;
   char *start = mapping + (pages + 1) * PAGE - tight;
   std::memset(mapping + PAGE, 0xff, pages * PAGE);
+  POISON(mapping + PAGE, start - mapping - PAGE);
+  POISON(start + bytes, tight - bytes);
   *at = reinterpret_cast<uint64_t>(start);
   allocations[*at] = {mapping, mapped, bytes};
   held += bytes;
@@ -168,25 +200,46 @@ int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *) {
   return SUCCESS;
 }
 
+/** Into pinned memory it arrives later, but is what was there at the call. */
 int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *) {
   if (ready()) return ready();
   if (!inside(from, bytes)) return INVALID_VALUE;
-  std::memcpy(to, reinterpret_cast<void *>(from), bytes);
+  const char *start = reinterpret_cast<char *>(from);
+  if (pinned.count(to)) arriving.push_back({to, std::vector<char>(start, start + bytes)});
+  else std::memcpy(to, start, bytes);
+  return SUCCESS;
+}
+
+int cuMemHostAlloc(void **memory, size_t bytes, unsigned) {
+  if (ready()) return ready();
+  *memory = std::malloc(bytes);
+  std::memset(*memory, 0xff, bytes);
+  pinned.insert(*memory);
+  return SUCCESS;
+}
+int cuMemFreeHost(void *memory) {
+  arrive();
+  if (!pinned.erase(memory)) return INVALID_VALUE;
+  std::free(memory);
   return SUCCESS;
 }
 
 int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void *) {
   if (ready()) return ready();
   if (!inside(to, bytes) || !inside(from, bytes)) return INVALID_VALUE;
-  std::memmove(reinterpret_cast<void *>(to), reinterpret_cast<void *>(from), bytes);
-  return SUCCESS;
+  return queue([=] {
+    std::memmove(reinterpret_cast<void *>(to), reinterpret_cast<void *>(from), bytes);
+    return SUCCESS;
+  });
 }
 
 int cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, void *) {
   if (ready()) return ready();
   if (!inside(to, bytes)) return INVALID_VALUE;
-  std::memset(reinterpret_cast<void *>(to), value, bytes);
-  return SUCCESS;
+  return queue([=] {
+    std::memset(reinterpret_cast<void *>(to), value, bytes);
+    return SUCCESS;
+  });
 }
 
 int cuStreamCreate(void **stream, unsigned) {
@@ -194,7 +247,10 @@ int cuStreamCreate(void **stream, unsigned) {
   return ready();
 }
 int cuStreamDestroy_v2(void *) { return ready(); }
-int cuStreamSynchronize(void *) { return ready(); }
+int cuStreamSynchronize(void *) {
+  arrive();
+  return ready();
+}
 
 /** The kernels are linked in; what is given must still be a fatbin. */
 int cuModuleLoadData(void **module, const void *image) {
@@ -221,11 +277,71 @@ int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsign
   const size_t size = *static_cast<size_t *>(extra[3]);
   const bool fits = size == kernel.params && bx * by * bz > 0 && bx * by * bz <= kernel.threads;
   if (!fits || gx == 0 || gy == 0 || gz == 0 || gy > 65535 || gz > 65535) return INVALID_VALUE;
-  switch (emulation::launch(kernel, {gx, gy, gz}, {bx, by, bz}, extra[1])) {
-  case emulation::Outcome::illegal_access: return poison = ILLEGAL_ADDRESS;
-  case emulation::Outcome::deadlock: return poison = LAUNCH_FAILED;
-  default: return SUCCESS;
+  const char *params = static_cast<const char *>(extra[1]);
+  // Copied at the call: the caller may write the next kernel's there.
+  return queue([&kernel, gx, gy, gz, bx, by, bz, params = std::vector<char>(params, params + size)] {
+    switch (emulation::launch(kernel, {gx, gy, gz}, {bx, by, bz}, params.data())) {
+    case emulation::Outcome::illegal_access: return poison = ILLEGAL_ADDRESS;
+    case emulation::Outcome::deadlock: return poison = LAUNCH_FAILED;
+    default: return static_cast<int>(SUCCESS);
+    }
+  });
+}
+
+int cuStreamBeginCapture_v2(void *, int) {
+  if (ready()) return ready();
+  if (recording) return INVALID_VALUE;
+  recording = new Graph;
+  return SUCCESS;
+}
+int cuStreamEndCapture(void *, void **graph) {
+  if (!recording) return INVALID_VALUE;
+  *graph = recording;
+  recording = nullptr;
+  return ready();
+}
+int cuGraphInstantiateWithFlags(void **instance, void *graph, unsigned long long) {
+  *instance = new Graph(*static_cast<Graph *>(graph));
+  return ready();
+}
+int cuGraphLaunch(void *instance, void *) {
+  if (ready()) return ready();
+  for (const Work &work : *static_cast<Graph *>(instance)) {
+    if (const int result = work()) return result;
   }
+  return SUCCESS;
+}
+int cuGraphExecDestroy(void *instance) {
+  delete static_cast<Graph *>(instance);
+  return SUCCESS;
+}
+int cuGraphDestroy(void *graph) { return cuGraphExecDestroy(graph); }
+
+using Clock = std::chrono::steady_clock;
+int cuEventCreate(void **event, unsigned) {
+  *event = new Clock::time_point;
+  return ready();
+}
+int cuEventRecord(void *event, void *) {
+  *static_cast<Clock::time_point *>(event) = Clock::now();
+  return ready();
+}
+/** Not at the first time that it is asked. */
+int cuEventQuery(void *) {
+  static bool asked = false;
+  asked = !asked;
+  if (ready() || asked) return ready() ? ready() : static_cast<int>(NOT_READY);
+  arrive();
+  return SUCCESS;
+}
+int cuEventElapsedTime(float *milliseconds, void *from, void *to) {
+  const auto apart = *static_cast<Clock::time_point *>(to) - *static_cast<Clock::time_point *>(from);
+  *milliseconds = std::chrono::duration<float, std::milli>(apart).count();
+  return ready();
+}
+int cuEventDestroy_v2(void *event) {
+  delete static_cast<Clock::time_point *>(event);
+  return SUCCESS;
 }
 
 static int text_of(int result, const char **text, bool name) {

@@ -1,6 +1,7 @@
 // Threads as fibers: a fiber runs until it waits or ends, then the next one does.
 
 #include "scheduler.h"
+#include "mma.h"
 #include <csetjmp>
 #include <csignal>
 #include <cstdio>
@@ -74,14 +75,16 @@ struct Fiber {
 };
 
 constexpr unsigned MOST_THREADS = 1024;
-constexpr size_t STACK = 64 << 10;
+constexpr size_t STACK = 64 << 10, GUARD = 4096;
+/** Stacks begin apart from each other by this within their rooms: else all would share a few lines of a cache. */
+constexpr size_t STAGGER = 448;
 
 static Fiber fibers[MOST_THREADS];
 /** The lanes of each warp that have not ended. */
 static unsigned alive[MOST_THREADS / 32];
 static uint64_t boards[MOST_THREADS / 32][2][32];
 static Context scheduler;
-static unsigned current, count;
+static unsigned current, count, left;
 static const Kernel *running;
 static const void *arguments;
 static bool missing_lanes;
@@ -90,21 +93,38 @@ static bool missing_lanes;
 static char *stack_of(unsigned i) {
   static char *all = [] {
     void *memory = mmap(nullptr, MOST_THREADS * STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    for (unsigned i = 0; i < MOST_THREADS; i++) mprotect(static_cast<char *>(memory) + i * STACK, 4096, PROT_NONE);
+    for (unsigned i = 0; i < MOST_THREADS; i++) mprotect(static_cast<char *>(memory) + i * STACK, GUARD, PROT_NONE);
     return static_cast<char *>(memory);
   }();
   return all + i * STACK;
 }
 
+/** The last threads first: what lacks a barrier may show in one order alone. */
+static bool backwards;
+
+/** The first fiber that can run, of those from `step` on in the order of running. */
+static bool choose_from(unsigned step) {
+  for (; step < count; step++) {
+    current = backwards ? count - 1 - step : step;
+    if (fibers[current].state != State::ready) continue;
+    threadIdx = fibers[current].index;
+    return true;
+  }
+  return false;
+}
+
+/** On to the next fiber that can run; after the last one the scheduler sees who is waiting. */
 static void pause_as(State state) {
   Fiber &fiber = fibers[current];
   fiber.state = state;
-  enter(fiber.context, scheduler);
+  const unsigned step = backwards ? count - 1 - current : current;
+  enter(fiber.context, choose_from(step + 1) ? fibers[current].context : scheduler);
 }
 
 static void body() {
   running->run(arguments);
   alive[current / 32] &= ~(1u << current % 32);
+  left--;
   pause_as(State::ended);
 }
 
@@ -119,6 +139,35 @@ const uint64_t *exchange(unsigned mask, uint64_t value) {
   boards[warp][board][current % 32] = value;
   pause_as(State::at_warp);
   return boards[warp][board];
+}
+
+// ---- copies that are under way
+
+struct Copy {
+  void *to;
+  const void *from;
+  size_t bytes;
+};
+/** Of each thread: groups that have ended, and the last one that has not. */
+static std::vector<std::vector<Copy>> copies[MOST_THREADS];
+
+void copy_later(void *to, const void *from, size_t bytes) {
+  auto &mine = copies[current];
+  if (mine.empty()) mine.emplace_back();
+  mine.back().push_back({to, from, bytes});
+}
+void end_copies() {
+  auto &mine = copies[current];
+  if (mine.empty()) mine.emplace_back();
+  mine.emplace_back();
+}
+void wait_for_copies(size_t most_left) {
+  auto &mine = copies[current];
+  size_t done = 0;
+  for (; done + 1 + most_left < mine.size(); done++) {
+    for (const Copy &copy : mine[done]) std::memcpy(copy.to, copy.from, copy.bytes);
+  }
+  mine.erase(mine.begin(), mine.begin() + done);
 }
 
 static bool release(unsigned from, unsigned to, State waiting) {
@@ -140,18 +189,14 @@ static Outcome run_block() {
     alive[i / 32] |= 1u << i % 32;
     fibers[i].state = State::ready;
     fibers[i].exchanges = 0;
+    copies[i].clear();
     fibers[i].index = {i % blockDim.x, i / blockDim.x % blockDim.y, i / blockDim.x / blockDim.y};
-    prepare(fibers[i].context, stack_of(i), STACK, body);
+    UNPOISON(stack_of(i) + GUARD, STACK - GUARD);
+    prepare(fibers[i].context, stack_of(i), STACK - i % 32 * STAGGER, body);
   }
+  left = count;
   for (;;) {
-    unsigned left = 0;
-    for (current = 0; current < count; current++) {
-      if (fibers[current].state == State::ready) {
-        threadIdx = fibers[current].index;
-        enter(scheduler, fibers[current].context);
-      }
-      left += fibers[current].state != State::ended;
-    }
+    if (choose_from(0)) enter(scheduler, fibers[current].context);
     if (missing_lanes) return Outcome::deadlock;
     if (left == 0) return Outcome::done;
     bool going = release(0, count, State::at_block);
@@ -176,6 +221,7 @@ Outcome launch(const Kernel &kernel, dim3 grid, dim3 block, const void *params) 
   gridDim = grid;
   count = block.x * block.y * block.z;
   missing_lanes = false;
+  backwards = std::getenv("LOWBIT_EMULATED_BACKWARDS") != nullptr;
   struct sigaction before[4], now = {};
   now.sa_handler = on_fault;
   now.sa_flags = SA_NODEFER;

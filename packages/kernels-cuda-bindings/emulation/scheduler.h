@@ -2,6 +2,16 @@
 #pragma once
 #include "cuda.h"
 
+// With AddressSanitizer memory that is nobody's is known to the byte.
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#define POISON(at, bytes) __asan_poison_memory_region(at, bytes)
+#define UNPOISON(at, bytes) __asan_unpoison_memory_region(at, bytes)
+#else
+#define POISON(at, bytes)
+#define UNPOISON(at, bytes)
+#endif
+
 namespace emulation {
 
 Kernel *find(const char *name);

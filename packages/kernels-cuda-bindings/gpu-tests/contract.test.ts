@@ -2,6 +2,5 @@
 
 import { describeKernels } from '@lowbit/testing'
 import { cuda } from '../src/index.ts'
-import { MISSING } from '../src/missing.ts'
 
-describeKernels('cuda', () => cuda(), { skip: MISSING })
+describeKernels('cuda', () => cuda())

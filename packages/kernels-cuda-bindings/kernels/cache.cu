@@ -4,8 +4,68 @@
 /** f16, the largest at most. */
 __device__ inline u32 stored_half(f32 x) { return float_to_half(fminf(fmaxf(x, -65504.0f), 65504.0f)); }
 
+struct Outliers {
+  const f32 *x;
+  /** Of each block of tokens and channels. */
+  f64 *means;
+  /** For each number whether it is kept beside the codes. */
+  u8 *apart;
+  /** Of each row the columns, ascending, then what codes lack there. */
+  u16 *lists;
+  u32 width;
+  u32 tokens;
+  u32 channels;
+  u32 kept;
+};
+
+KERNEL(block_means, Outliers, 32) {
+  const u32 blocks = p.width / p.channels, count = p.tokens * p.channels;
+  const f32 *x = p.x + blockIdx.x / blocks * p.tokens * p.width + blockIdx.x % blocks * p.channels;
+  f64 sum = 0;
+  for (u32 i = threadIdx.x; i < count; i += WARP) sum += x[i / p.channels * p.width + i % p.channels];
+  sum = over_warp(sum, Sum());
+  if (threadIdx.x == 0) p.means[blockIdx.x] = sum / count;
+}
+
+/**
+ * A warp a row: the `kept` numbers that are farthest from the mean of their block, of equally far ones the first. How
+ * far the last of them is, is found bit by bit.
+ */
+KERNEL(pick_outliers, Outliers, 32) {
+  const u32 row = blockIdx.x, lane = threadIdx.x;
+  const f32 *x = p.x + static_cast<size_t>(row) * p.width;
+  const f64 *means = p.means + row / p.tokens * (p.width / p.channels);
+  const auto far = [&](u32 i) { return float_to_bits(static_cast<f32>(fabs(x[i] - means[i / p.channels]))); };
+  u32 last = 0;
+  for (u32 bit = 1u << 30; bit > 0; bit /= 2) {
+    u32 count = 0;
+    for (u32 i = lane; i < p.width; i += WARP) count += far(i) >= (last | bit);
+    if (over_warp(count, Sum()) >= p.kept) last |= bit;
+  }
+  u32 more = 0;
+  for (u32 i = lane; i < p.width; i += WARP) more += far(i) > last;
+  const u32 room = p.kept - over_warp(more, Sum()), before = (1u << lane) - 1;
+  u32 place = 0, taken = 0;
+  for (u32 from = 0; from < p.width; from += WARP) {
+    const u32 i = from + lane, here = i < p.width ? far(i) : 0;
+    const u32 beyond = __ballot_sync(ALL, i < p.width && here > last);
+    const u32 level = __ballot_sync(ALL, i < p.width && here == last);
+    const u32 equal = taken + __popc(level & before);
+    const bool picked = i < p.width && (here > last || (here == last && equal < room));
+    if (picked) {
+      const u32 at = place + __popc(beyond & before) + least(equal, room);
+      p.lists[row * 2 * p.kept + at] = static_cast<u16>(i);
+    }
+    if (i < p.width) p.apart[static_cast<size_t>(row) * p.width + i] = picked;
+    place += __popc(beyond);
+    taken += __popc(level);
+  }
+}
+
 struct CodeRows {
   const f32 *x;
+  /** Numbers that the range need not reach. */
+  const u8 *apart;
   /** The grid's values, where it is no even one. */
   const f32 *table;
   u16 *scales;
@@ -26,11 +86,14 @@ KERNEL(code_rows, CodeRows, 32) {
   const u32 top = group * p.tokens, left = place * p.channels, count = p.tokens * p.channels;
   f32 low = 3.4028235e38f, high = -3.4028235e38f;
   for (u32 i = threadIdx.x; i < count; i += WARP) {
-    const f32 value = p.x[(top + i / p.channels) * p.width + left + i % p.channels];
-    low = fminf(low, value);
-    high = fmaxf(high, value);
+    const u32 at = (top + i / p.channels) * p.width + left + i % p.channels;
+    if (p.apart && p.apart[at]) continue;
+    low = fminf(low, p.x[at]);
+    high = fmaxf(high, p.x[at]);
   }
-  const f32 lowest = -over_warp(-low, Most()), highest = over_warp(high, Most());
+  f32 lowest = -over_warp(-low, Most()), highest = over_warp(high, Most());
+  // Nothing but outliers.
+  if (lowest > highest) lowest = highest = 0;
   const f32 less = p.cut * (highest - lowest), least = lowest + less, most = highest - less;
   // A table of an asymmetric grid reaches from 0 to 1.
   const f32 steps = p.table ? 1.0f : static_cast<f32>(p.levels);
@@ -100,7 +163,21 @@ struct Coded {
   u32 symmetric;
   u32 line;
   u32 blocks;
+  /** Columns that are kept beside the codes, ascending, and what to add there; null where there are none. */
+  const u16 *outliers;
+  u32 kept;
 };
+
+__device__ inline f32 lack_of(const Coded &p, u32 row, u32 column) {
+  const u16 *columns = p.outliers + row * 2 * p.kept;
+  u32 low = 0;
+  for (u32 high = p.kept; low < high;) {
+    const u32 middle = (low + high) / 2;
+    if (columns[middle] < column) low = middle + 1;
+    else high = middle;
+  }
+  return low < p.kept && columns[low] == column ? half_to_float(columns[p.kept + low]) : 0.0f;
+}
 
 __device__ inline f32 number(const Coded &p, u32 row, u32 column) {
   const u32 bit = column * p.bits, shift = bit % 32;
@@ -112,7 +189,26 @@ __device__ inline f32 number(const Coded &p, u32 row, u32 column) {
   const u16 *scale = p.scales + row / p.tokens * p.blocks * (p.symmetric ? 1 : 2) + column / p.channels;
   const f32 centre = p.symmetric ? static_cast<f32>((1u << p.bits) - 1) * 0.5f : 0.0f;
   const f32 meaning = p.table ? p.table[code] : static_cast<f32>(code) - centre;
-  return half_to_float(scale[0]) * meaning + (p.symmetric ? 0.0f : half_to_float(scale[p.blocks]));
+  const f32 value = half_to_float(scale[0]) * meaning + (p.symmetric ? 0.0f : half_to_float(scale[p.blocks]));
+  return p.outliers ? value + lack_of(p, row, column) : value;
+}
+
+struct Lacks {
+  Coded from;
+  const f32 *x;
+  u16 *lists;
+  u32 count;
+  u32 width;
+};
+
+/** What codes lack of outliers. Rows are counted from the first of x. */
+KERNEL(find_lacks, Lacks, 128) {
+  const u32 i = element();
+  if (i >= p.count) return;
+  const u32 kept = p.from.kept, row = i / kept;
+  u16 *list = p.lists + row * 2 * kept + i % kept;
+  const u32 column = list[0];
+  list[kept] = static_cast<u16>(stored_half(p.x[row * p.width + column] - number(p.from, row, column)));
 }
 
 struct DecodeRows {
@@ -139,6 +235,8 @@ struct AttendCoded {
   u32 key_symmetric;
   u32 key_line;
   u32 key_blocks;
+  u32 key_kept;
+  const u16 *key_outliers;
   const u32 *value_codes;
   const u16 *value_scales;
   const f32 *value_table;
@@ -148,6 +246,8 @@ struct AttendCoded {
   u32 value_symmetric;
   u32 value_line;
   u32 value_blocks;
+  u32 value_kept;
+  const u16 *value_outliers;
   const f32 *q;
   const f32 *k;
   const f32 *v;
@@ -164,9 +264,9 @@ struct AttendCoded {
 /** A block for each row and head. */
 KERNEL(attend_coded, AttendCoded, 128) {
   const Coded keys = {p.key_codes,    p.key_scales,    p.key_table, p.key_bits,  p.key_tokens,
-                      p.key_channels, p.key_symmetric, p.key_line,  p.key_blocks};
+                      p.key_channels, p.key_symmetric, p.key_line,  p.key_blocks, p.key_outliers, p.key_kept};
   const Coded values = {p.value_codes,    p.value_scales,    p.value_table, p.value_bits,  p.value_tokens,
-                        p.value_channels, p.value_symmetric, p.value_line,  p.value_blocks};
+                        p.value_channels, p.value_symmetric, p.value_line,  p.value_blocks, p.value_outliers, p.value_kept};
   const u32 row = blockIdx.x / p.heads, head = blockIdx.x % p.heads;
   const u32 width = p.sharers * p.size, shared = head * p.sharers / p.heads * p.size;
   attend(

@@ -16,6 +16,7 @@ typedef double f64;
 typedef unsigned char u8;
 typedef unsigned short u16;
 typedef unsigned int u32;
+typedef unsigned long long u64;
 
 constexpr u32 WARP = 32;
 constexpr u32 ALL = 0xffffffffu;
@@ -24,6 +25,14 @@ constexpr u32 ALL = 0xffffffffu;
 constexpr u32 LANES = 128;
 
 __device__ inline u32 element() { return blockIdx.x * blockDim.x + threadIdx.x; }
+
+/** Four numbers that are read at once. */
+struct alignas(16) f32x4 {
+  f32 x;
+  f32 y;
+  f32 z;
+  f32 w;
+};
 
 __device__ inline f32 bits_to_float(u32 bits) {
 #ifdef LOWBIT_EMULATION
@@ -61,12 +70,27 @@ __device__ inline u32 float_to_half(f32 x) {
 /** Not NaN and not ±∞. */
 __device__ inline bool finite(f32 x) { return fabsf(x) <= 3.4028235e38f; }
 
+__device__ inline u32 least(u32 a, u32 b) { return a < b ? a : b; }
+
 struct Sum {
   template <class T> __device__ T operator()(T a, T b) const { return a + b; }
 };
 struct Most {
   __device__ f32 operator()(f32 a, f32 b) const { return fmaxf(a, b); }
 };
+
+struct Least {
+  __device__ u64 operator()(u64 a, u64 b) const { return a < b ? a : b; }
+};
+
+/** What is ordered as x is, NaN at the ends; both zeros are one. */
+__device__ inline u32 key_of(f32 x) {
+  const u32 bits = x == 0 ? 0 : float_to_bits(x);
+  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+/** Ordered by x, then by the place. */
+__device__ inline u64 placed(f32 x, u32 place) { return static_cast<u64>(key_of(x)) << 32 | place; }
+constexpr u64 NOWHERE = ~0ull;
 
 /** The same on all lanes, in an order that does not depend on who is first. */
 template <class T, class Combine> __device__ T over_warp(T value, Combine combine) {

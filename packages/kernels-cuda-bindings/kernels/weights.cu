@@ -1,83 +1,6 @@
-// Products with matrices in words (core/src/words): out[t, n] = Σ_k x[t, k] · W[n, k].
-//
-// A row of codes begins at a word of its own; tables and scales are the bits of f32 further on in the same words.
-// A weight is scale · (grid(code) − zero) + bias; the scale of a row is multiplied last.
+// Products with matrices in words: out[t, n] = Σ_k x[t, k] · W[n, k].
 #include "tile.cuh"
-
-struct Words {
-  const u32 *w;
-  u32 rows;
-  u32 depth;
-  u32 words;
-  /** Bits of a code or a dense weight: 1, 2, 4, 8, 16 or 32. */
-  u32 bits;
-  /** Weights of a code's vector, which run along the outputs or the inputs. */
-  u32 length;
-  u32 along_out;
-  /** A word's weights have their scales in common. */
-  u32 even;
-  u32 has_scale;
-  u32 has_zero;
-  u32 has_bias;
-  u32 has_row_scale;
-  f32 lowest;
-  f32 step;
-  u32 entries;
-  u32 row_scale;
-  u32 table;
-  u32 table_rows;
-  u32 table_columns;
-  u32 table_across;
-  u32 scale;
-  u32 scale_rows;
-  u32 scale_columns;
-  u32 scale_across;
-  u32 zero;
-  u32 zero_rows;
-  u32 zero_columns;
-  u32 zero_across;
-  u32 bias;
-  u32 bias_rows;
-  u32 bias_columns;
-  u32 bias_across;
-};
-
-enum class Kind { f32, f16, bf16, integer, table };
-
-__device__ inline f32 number(const Words &p, u32 at) { return bits_to_float(p.w[at]); }
-
-template <Kind kind>
-__device__ f32 grid_value(const Words &p, u32 word, u32 place, u32 e, u32 n, u32 k) {
-  if constexpr (kind == Kind::f32) return bits_to_float(word);
-  const u32 code = word >> (place * p.bits) & ((1u << p.bits) - 1);
-  if constexpr (kind == Kind::f16) return half_to_float(code);
-  if constexpr (kind == Kind::bf16) return bits_to_float(code << 16);
-  if constexpr (kind == Kind::integer) return p.lowest + p.step * static_cast<f32>(code);
-  const u32 block = n / p.table_rows * p.table_across + k / p.table_columns;
-  return number(p, p.table + (block * p.entries + code) * p.length + e);
-}
-
-__device__ inline f32 scale_of(const Words &p, u32 n, u32 k) {
-  return p.has_scale ? number(p, p.scale + n / p.scale_rows * p.scale_across + k / p.scale_columns) : 1.0f;
-}
-__device__ inline f32 zero_of(const Words &p, u32 n, u32 k) {
-  return p.has_zero ? number(p, p.zero + n / p.zero_rows * p.zero_across + k / p.zero_columns) : 0.0f;
-}
-__device__ inline f32 bias_of(const Words &p, u32 n, u32 k) {
-  return p.has_bias ? number(p, p.bias + n / p.bias_rows * p.bias_across + k / p.bias_columns) : 0.0f;
-}
-__device__ inline f32 row_scale_of(const Words &p, u32 n) {
-  return p.has_row_scale ? number(p, p.row_scale + n) : 1.0f;
-}
-
-template <Kind kind> __device__ f32 weight_of(const Words &p, u32 n, u32 k) {
-  const u32 line = p.along_out ? n / p.length : n;
-  const u32 column = p.along_out ? k : k / p.length;
-  const u32 each = 32 / p.bits;
-  const u32 word = p.w[line * p.words + column / each];
-  const f32 value = grid_value<kind>(p, word, column % each, (p.along_out ? n : k) % p.length, n, k);
-  return (value - zero_of(p, n, k)) * scale_of(p, n, k) + bias_of(p, n, k);
-}
+#include "words.cuh"
 
 struct Product {
   Words weight;
@@ -97,39 +20,165 @@ __device__ inline void put(const Product &p, u32 t, u32 n, f32 sum) {
 }
 
 constexpr u32 FEW_ROWS = 4;
-constexpr u32 OUTPUTS = 4;
+/** Outputs of a warp: they share what is read of x. */
+constexpr u32 EACH_WARP = 2;
+constexpr u32 OUTPUTS = EACH_WARP * LANES / WARP;
 
-/** 1 … 4 rows of x: a warp an output, a word a lane. */
-template <Kind kind> __device__ void vector_product(const Product &p) {
-  const Words &w = p.weight;
-  const u32 n = blockIdx.x * OUTPUTS + threadIdx.x / WARP;
-  const u32 lane = threadIdx.x % WARP;
-  if (n >= w.rows) return;
-  f32 sums[FEW_ROWS] = {};
-  const auto meet = [&](u32 k, f32 value) {
-    const f32 *x = p.x + p.x_from + k;
+template <Kind kind, u32 BITS> constexpr bool FROM_MIDDLE = kind == Kind::integer && BITS <= 8;
+
+/** The values of some codes of a word from `first` on, of integers their distance from the middle. */
+template <Kind kind, u32 BITS, u32 COUNT>
+__device__ void values_of(f32 (&out)[COUNT], const Words &w, u32 word, u32 first, u32 n, u32 k) {
 #pragma unroll
-    for (u32 t = 0; t < FEW_ROWS; t++) {
-      if (t < p.tokens) sums[t] += value * x[t * p.x_row];
+  for (u32 i = 0; i < COUNT; i++) {
+    if constexpr (FROM_MIDDLE<kind, BITS>) {
+      // 2²³ + code has the code in its last bits: cheaper than a conversion.
+      const u32 code = word >> ((first + i) * BITS) & ((1u << BITS) - 1);
+      out[i] = bits_to_float(0x4b000000u | code) - (8388608.0f + static_cast<f32>(1u << (BITS - 1)));
+    } else {
+      out[i] = k + i < w.depth ? grid_value<kind>(w, word, first + i, 0, n, k + i) : 0.0f;
     }
-  };
-  if (w.length == 1 && w.even) {
-    const u32 each = 32 / w.bits;
-    for (u32 at = lane; at < w.words; at += WARP) {
-      const u32 word = w.w[n * w.words + at], first = at * each;
-      const f32 scale = scale_of(w, n, first), zero = zero_of(w, n, first), bias = bias_of(w, n, first);
-      for (u32 place = 0; place < each && first + place < w.depth; place++) {
-        meet(first + place, (grid_value<kind>(w, word, place, 0, n, first + place) - zero) * scale + bias);
+  }
+}
+
+/** The block of a scale in which a lane's next word lies: a division for each word would cost more than its weights. */
+struct Blocks {
+  u32 per;
+  u32 block;
+  u32 rest;
+
+  __device__ Blocks(const Words &w, u32 columns, u32 each, u32 lane) {
+    per = columns == 0 || columns >= w.depth ? w.words : columns / each;
+    block = lane / per;
+    rest = lane % per;
+    skip = WARP / per;
+    more = WARP % per;
+  }
+  __device__ void next() {
+    block += skip;
+    rest += more;
+    if (rest < per) return;
+    rest -= per;
+    block++;
+  }
+
+private:
+  u32 skip;
+  u32 more;
+};
+
+/** Where the row of a scale begins. */
+__device__ inline u32 line_of(u32 at, u32 n, u32 rows, u32 across) { return rows > 0 ? at + n / rows * across : 0; }
+
+/** A word a lane and output, whose weights share their scales: a weight is slope · value + level. */
+template <Kind kind, u32 BITS> __device__ void meet_words(const Product &p, u32 top, f32 (&sums)[EACH_WARP][FEW_ROWS]) {
+  constexpr u32 EACH = 32 / BITS, PIECE = EACH < 8 ? EACH : 8;
+  const Words &w = p.weight;
+  const bool aligned = p.x_row % 4 == 0 && p.x_from % 4 == 0;
+  const u32 lane = threadIdx.x % WARP;
+  constexpr bool CODES = FROM_MIDDLE<kind, BITS>;
+  const f32 base = CODES ? w.lowest + w.step * static_cast<f32>(1u << (BITS - 1)) : 0.0f, step = CODES ? w.step : 1.0f;
+  u32 rows[EACH_WARP], scales[EACH_WARP], zeros[EACH_WARP], biases[EACH_WARP];
+#pragma unroll
+  for (u32 r = 0; r < EACH_WARP; r++) {
+    const u32 n = least(top + r, w.rows - 1);
+    rows[r] = n * w.words;
+    scales[r] = line_of(w.scale, n, w.scale_rows, w.scale_across);
+    zeros[r] = line_of(w.zero, n, w.zero_rows, w.zero_across);
+    biases[r] = line_of(w.bias, n, w.bias_rows, w.bias_across);
+  }
+  Blocks scale(w, w.scale_columns, EACH, lane), zero(w, w.zero_columns, EACH, lane), bias(w, w.bias_columns, EACH, lane);
+  for (u32 at = lane; at < w.words; at += WARP, scale.next(), zero.next(), bias.next()) {
+    const u32 begin = at * EACH;
+    u32 words[EACH_WARP];
+    f32 slopes[EACH_WARP], levels[EACH_WARP];
+#pragma unroll
+    for (u32 r = 0; r < EACH_WARP; r++) {
+      words[r] = w.w[rows[r] + at];
+      const f32 size = w.has_scale ? number(w, scales[r] + scale.block) : 1.0f;
+      slopes[r] = size * step;
+      levels[r] = w.has_zero ? (base - number(w, zeros[r] + zero.block)) * size : base * size;
+      if (w.has_bias) levels[r] += number(w, biases[r] + bias.block);
+    }
+#pragma unroll
+    for (u32 first = 0; first < EACH; first += PIECE) {
+      const u32 k = begin + first;
+      if (k >= w.depth) break;
+      f32 values[EACH_WARP][PIECE];
+#pragma unroll
+      for (u32 r = 0; r < EACH_WARP; r++) {
+        values_of<kind, BITS>(values[r], w, words[r], first, least(top + r, w.rows - 1), k);
+      }
+#pragma unroll
+      for (u32 t = 0; t < FEW_ROWS; t++) {
+        if (t >= p.tokens) continue;
+        const f32 *from = p.x + t * p.x_row + p.x_from + k;
+        f32 x[PIECE];
+        if (PIECE % 4 == 0 && aligned && k + PIECE <= w.depth) {
+#pragma unroll
+          for (u32 i = 0; i < PIECE; i += 4) {
+            const f32x4 four = *reinterpret_cast<const f32x4 *>(from + i);
+            x[i] = four.x;
+            x[i + 1] = four.y;
+            x[i + 2] = four.z;
+            x[i + 3] = four.w;
+          }
+        } else {
+#pragma unroll
+          for (u32 i = 0; i < PIECE; i++) x[i] = k + i < w.depth ? from[i] : 0.0f;
+        }
+        f32 all = 0;
+#pragma unroll
+        for (u32 i = 0; i < PIECE; i++) all += x[i];
+#pragma unroll
+        for (u32 r = 0; r < EACH_WARP; r++) {
+          f32 dot = 0;
+#pragma unroll
+          for (u32 i = 0; i < PIECE; i++) dot += x[i] * values[r][i];
+          sums[r][t] += slopes[r] * dot + levels[r] * all;
+        }
       }
     }
+  }
+}
+
+/** 1 … 4 rows of x. */
+template <Kind kind> __device__ void vector_product(const Product &p) {
+  const Words &w = p.weight;
+  const u32 top = blockIdx.x * OUTPUTS + threadIdx.x / WARP * EACH_WARP;
+  const u32 lane = threadIdx.x % WARP;
+  if (top >= w.rows) return;
+  f32 sums[EACH_WARP][FEW_ROWS] = {};
+  if constexpr (kind == Kind::f32) {
+    meet_words<kind, 32>(p, top, sums);
+  } else if constexpr (kind == Kind::f16 || kind == Kind::bf16) {
+    meet_words<kind, 16>(p, top, sums);
+  } else if (w.length == 1 && w.even) {
+    if (w.bits == 1) meet_words<kind, 1>(p, top, sums);
+    else if (w.bits == 2) meet_words<kind, 2>(p, top, sums);
+    else if (w.bits == 4) meet_words<kind, 4>(p, top, sums);
+    else if (w.bits == 8) meet_words<kind, 8>(p, top, sums);
+    else meet_words<kind, 16>(p, top, sums);
   } else {
-    for (u32 k = lane; k < w.depth; k += WARP) meet(k, weight_of<kind>(w, n, k));
+    for (u32 r = 0; r < EACH_WARP; r++) {
+      const u32 n = least(top + r, w.rows - 1);
+      for (u32 k = lane; k < w.depth; k += WARP) {
+        const f32 value = weight_of<kind>(w, n, k);
+#pragma unroll
+        for (u32 t = 0; t < FEW_ROWS; t++) {
+          if (t < p.tokens) sums[r][t] += value * p.x[t * p.x_row + p.x_from + k];
+        }
+      }
+    }
   }
 #pragma unroll
-  for (u32 t = 0; t < FEW_ROWS; t++) {
-    if (t >= p.tokens) continue;
-    const f32 sum = over_warp(sums[t], Sum());
-    if (lane == 0) put(p, t, n, sum);
+  for (u32 r = 0; r < EACH_WARP; r++) {
+#pragma unroll
+    for (u32 t = 0; t < FEW_ROWS; t++) {
+      if (t >= p.tokens) continue;
+      const f32 sum = over_warp(sums[r][t], Sum());
+      if (lane == 0 && top + r < w.rows) put(p, t, top + r, sum);
+    }
   }
 }
 

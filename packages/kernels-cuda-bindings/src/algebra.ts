@@ -141,7 +141,7 @@ export function algebraOperations(device: Device): AlgebraOperations {
         const pair = { a: apart, b: h ? weighted : apart }
         device.run('dots', { ...pair, out: sums, count, stretch: STRETCH }, blocks)
         const values = new Float64Array(blocks)
-        device.read(sums, values)
+        await device.read(sums, values)
         return values.reduce((total, sum) => total + sum, 0)
       } finally {
         for (const span of held) device.release(span)

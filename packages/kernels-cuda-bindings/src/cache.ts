@@ -7,29 +7,33 @@ import {
   checkCodedRows,
   checkDecoding,
   checkEncoding,
-  LowbitError,
 } from '@lowbit/core'
 import { checkHeads } from './decoder.ts'
 import type { Arguments, Device, Span } from './driver/device.ts'
 import { blocksOf, expect, own } from './tensors.ts'
 
 function ownRows(past: CodedRows, width: number) {
-  if (checkCodedRows(past, width) > 0) {
-    throw new LowbitError(
-      'not-supported',
-      'the CUDA kernels keep no outliers beside a cache’s codes yet; set outliers to 0, or run on the CPU kernels',
-      { option: 'outliers' },
-    )
-  }
-  return { codes: own(past.codes, 'u32'), scales: own(past.scales, 'u16') }
+  const kept = checkCodedRows(past, width)
+  const outliers = past.outliers && own(past.outliers, 'u16')
+  return { codes: own(past.codes, 'u32'), scales: own(past.scales, 'u16'), outliers, kept }
 }
 
 /** Coded rows as kernels take them; the table is on the device already. */
 function fieldsOf(from: CodedRows, width: number, table: Span | undefined): Arguments {
-  const { codes, scales } = ownRows(from, width)
+  const { codes, scales, outliers, kept } = ownRows(from, width)
   const { bits, tokens, channels, symmetric } = from.grid
   return {
-    ...{ codes, scales, table, bits, tokens, channels, symmetric: symmetric ? 1 : 0 },
+    ...{
+      codes,
+      scales,
+      outliers,
+      kept,
+      table,
+      bits,
+      tokens,
+      channels,
+      symmetric: symmetric ? 1 : 0,
+    },
     ...{ line: codes.columns, blocks: width / channels },
   }
 }
@@ -52,7 +56,7 @@ export function cacheOperations(device: Device): CacheKernels {
     encodeRows(into, at, input) {
       const x = own(input)
       const { rows, columns: width } = x
-      const { codes, scales } = ownRows(into, width)
+      const { codes, scales, outliers, kept } = ownRows(into, width)
       const { bits, tokens, channels, symmetric, table, range = 1 } = into.grid
       checkEncoding(into, at, rows)
       const count = rows * codes.columns
@@ -65,24 +69,38 @@ export function cacheOperations(device: Device): CacheKernels {
       }
       const levels = 2 ** bits - 1
       const reach = table ? Math.max(-table[0], table[levels]) : levels / 2
-      withTable(table, (values) =>
+      const groups = (rows / tokens) * (width / channels)
+      const blocks = { x, width, tokens, channels, kept }
+      const lists = outliers && after(outliers, at, outliers.columns * 2)
+      const code = (values: Span | undefined, apart: Span | undefined): void => {
         device.borrow(device.allocate(rows * width), (wide) => {
           const out = after(scales, at / tokens, scales.columns * 2)
-          const spans = { x, table: values, scales: out, codes: wide }
-          const sizes = {
-            width,
-            tokens,
-            channels,
-            levels,
-            symmetric: symmetric ? 1 : 0,
-            reach,
-            cut: (1 - range) / 2,
-          }
-          const blocks = (rows / tokens) * (width / channels)
-          device.run('code_rows', { ...spans, ...sizes }, blocks)
+          const spans = { table: values, scales: out, codes: wide, apart }
+          const grid = { levels, symmetric: symmetric ? 1 : 0, reach, cut: (1 - range) / 2 }
+          device.run('code_rows', { ...blocks, ...spans, ...grid }, groups)
           pack({ codes: wide })
-        }),
-      )
+        })
+        if (!lists) return
+        const bare = {
+          ...fieldsOf({ ...into, outliers: undefined }, width, values),
+          ...{ codes: words.out, scales: after(scales, at / tokens, scales.columns * 2) },
+        }
+        const size = rows * kept
+        device.run('find_lacks', { ...bare, kept, x, lists, count: size, width }, blocksOf(size))
+      }
+      withTable(table, (values) => {
+        if (!lists) {
+          code(values, undefined)
+          return
+        }
+        device.borrow(device.allocate(groups * 8), (means) =>
+          device.borrow(device.allocate(rows * width), (apart) => {
+            device.run('block_means', { ...blocks, means, apart, lists }, groups)
+            device.run('pick_outliers', { ...blocks, means, apart, lists }, rows)
+            code(values, apart)
+          }),
+        )
+      })
     },
 
     decodeRows(target, from, at) {

@@ -3,13 +3,15 @@
 import type { Kernels } from '@lowbit/core'
 import { algebraOperations } from './algebra.ts'
 import { cacheOperations } from './cache.ts'
+import { clusterOperations } from './clusters.ts'
 import { decoderOperations } from './decoder.ts'
 import { openDevice } from './driver/device.ts'
 import { gradientOperations } from './gradients.ts'
-import { MISSING, missingOperations } from './missing.ts'
 import { roundingOperations } from './rounding.ts'
+import { tableOperations } from './tables.ts'
 import { tensorOperations } from './tensors.ts'
 import { trainingOperations } from './training.ts'
+import { vectorOperations } from './vectors.ts'
 import { weightOperations } from './weights.ts'
 
 export interface CudaOptions {
@@ -26,8 +28,8 @@ export interface CudaKernels extends Kernels {
   readonly driver: string
   /** The GPU, with its compute capability. */
   readonly device: string
-  /** Groups of the kernels' contract that are not done yet, and why. */
-  readonly missing: Readonly<Record<string, string>>
+  /** Seconds that the operations in `work` take on the GPU itself. They must neither upload nor read. */
+  measure(work: () => void): number
 }
 
 export async function cuda(options: CudaOptions = {}): Promise<CudaKernels> {
@@ -39,7 +41,6 @@ export async function cuda(options: CudaOptions = {}): Promise<CudaKernels> {
     strict: false,
     driver: device.driver,
     device: device.name,
-    missing: MISSING,
     get bytes() {
       return device.bytes
     },
@@ -51,7 +52,10 @@ export async function cuda(options: CudaOptions = {}): Promise<CudaKernels> {
     ...gradientOperations(device),
     ...trainingOperations(device),
     ...cacheOperations(device),
-    ...missingOperations(),
+    ...tableOperations(device),
+    ...clusterOperations(device),
+    ...vectorOperations(device),
+    measure: device.measure,
     dispose: device.dispose,
   }
 }

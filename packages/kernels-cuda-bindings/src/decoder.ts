@@ -149,7 +149,7 @@ export function decoderOperations(device: Device): Operations {
       const x = expect(logits, 1, logits.columns, 'logits')
       if (x.columns === 0) throw new LowbitError('bad-shape', 'no logits to sample from')
       const values = new Float32Array(x.columns)
-      device.read(x, values)
+      await device.read(x, values)
       return sampleLogits(values, options)
     },
   }

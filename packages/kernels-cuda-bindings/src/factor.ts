@@ -33,14 +33,14 @@ export function product(device: Device, sizes: Product): void {
   device.run('product', { factor: 1, keep: 0, ...sizes }, blocks)
 }
 
-export function factorInverse(
+export async function factorInverse(
   device: Device,
   out: Span,
   h: Span,
   n: number,
   damping: number,
   order: Uint32Array | undefined,
-): boolean {
+): Promise<boolean> {
   const held: Span[] = []
   const room = (numbers: number): Span => {
     held.push(device.allocate(numbers * 4))
@@ -93,7 +93,7 @@ export function factorInverse(
     }
     device.run('factor_finish', { x, out, bad, count, n }, blocksOf(count))
     const found = new Uint32Array(1)
-    device.read(bad, found)
+    await device.read(bad, found)
     return found[0] === 0
   } finally {
     for (const span of held) device.release(span)

@@ -12,7 +12,7 @@ import {
 } from '@lowbit/core'
 import type { Arguments, Device, Span } from './driver/device.ts'
 import { product } from './factor.ts'
-import { blocksOf, expect, own } from './tensors.ts'
+import { blocksOf, expect, expectCodes, own } from './tensors.ts'
 
 type Operations = Pick<Kernels, 'fit' | 'round' | 'feedback' | 'descend'>
 
@@ -104,9 +104,9 @@ export function roundingOperations(device: Device): Operations {
       const w = own(weight)
       const { rows, columns } = w
       const { down: _, ...blocks } = ownScales(scale, zero, w, rounding)
-      const { words, params } = gridWords(rounding.grid, rows, columns)
+      const { words, params, levels } = gridWords(rounding.grid, rows, columns)
       const decoded = decodedTensor && expect(decodedTensor, rows, columns, 'decoded')
-      const codes = expect(codeTensor, rows, columns, 'codes', 'u8')
+      const codes = expectCodes(codeTensor, rows, columns, levels, 'u8')
       const count = rows * columns
       device.borrow(device.place(words), (grid) => {
         const sizes = { count, columns, block_columns: rounding.blockColumns }
@@ -125,9 +125,9 @@ export function roundingOperations(device: Device): Operations {
       if (!(Number.isInteger(from) && from >= 0 && from <= to && to <= columns)) {
         throw new LowbitError('bad-shape', `columns ${from} to ${to} of ${columns}`)
       }
-      const { words, params } = gridWords(grid, rows, columns)
+      const { words, params, levels } = gridWords(grid, rows, columns)
       const blocks = columnBlocks(options, columns, scale.columns)
-      const codes = expect(codeTensor, rows, columns, 'codes', 'u8')
+      const codes = expectCodes(codeTensor, rows, columns, levels, 'u8')
       // The quantized values take the place of the weight when the pass is over: until then they lie apart.
       const held = [device.place(words), device.place(blocks), device.allocate(line.bytes)]
       const [table, places, decoded] = held
@@ -150,9 +150,9 @@ export function roundingOperations(device: Device): Operations {
       const decoded = expect(decodedTensor, rows, columns, 'decoded')
       const h = expect(hessian, columns, columns, 'the Hessian')
       const { down: _, ...sizes } = ownScales(scale, zero, w, options)
-      const { words, params } = gridWords(grid, rows, columns)
+      const { words, params, levels } = gridWords(grid, rows, columns)
       const blocks = columnBlocks(options, columns, sizes.across)
-      const codes = expect(codeTensor, rows, columns, 'codes', 'u8')
+      const codes = expectCodes(codeTensor, rows, columns, levels, 'u8')
       const held = [
         ...[device.place(words), device.place(blocks)],
         ...[device.allocate(w.bytes), device.allocate(w.bytes)],

@@ -2,25 +2,28 @@
 
 import {
   bytesOfNumber,
+  type CodesHandle,
   checkRows,
   checkSize,
   checkUpload,
   checkWrite,
+  codesHandles,
+  noteCodes,
   TENSOR_ARRAYS,
   type Tensor,
-  type TensorHandle,
   type TensorOperations,
   type TensorValues,
-  tensorHandles,
   typeOfValues,
 } from '@lowbit/core'
 import type { Device, Span } from './driver/device.ts'
 
-export interface CudaTensor extends TensorHandle, Span {}
+export interface CudaTensor extends CodesHandle, Span {}
 
-const { owner, own, expect } = tensorHandles<CudaTensor>('those of CUDA')
+export const handles = codesHandles<CudaTensor>('those of CUDA')
 
-export { expect, own }
+export const { own, expect, expectCodes } = handles
+
+const { owner } = handles
 
 /** Blocks of a kernel that does one of `count` elements a thread. */
 export const blocksOf = (count: number): number => Math.ceil(count / 128)
@@ -29,12 +32,12 @@ export function tensorOperations(device: Device): TensorOperations {
   function make(rows: number, columns: number, type: Tensor['type']): CudaTensor {
     checkSize(rows, columns)
     const span = device.allocate(rows * columns * bytesOfNumber(type))
-    return { ...span, owner, rows, columns, type, view: false, state: { freed: false } }
+    return { ...span, owner, rows, columns, type, view: false, state: { freed: false, below: 1 } }
   }
 
-  function readInto<T extends TensorValues>(tensor: CudaTensor): T {
+  async function readInto<T extends TensorValues>(tensor: CudaTensor): Promise<T> {
     const values = new TENSOR_ARRAYS[tensor.type](tensor.rows * tensor.columns)
-    device.read(tensor, values)
+    await device.read(tensor, values)
     return values as T
   }
 
@@ -47,12 +50,14 @@ export function tensorOperations(device: Device): TensorOperations {
     upload(values, rows, columns) {
       checkUpload(values, rows, columns)
       const tensor = make(rows, columns, typeOfValues(values))
+      noteCodes(tensor.state, values)
       device.write(tensor, values)
       return tensor
     },
     write(target, values, row = 0) {
       const tensor = own(target, target.type)
       checkWrite(tensor, values, row)
+      noteCodes(tensor.state, values)
       const before = row * tensor.columns * bytesOfNumber(tensor.type)
       device.write({ address: tensor.address + before, bytes: values.byteLength }, values)
     },
@@ -75,7 +80,9 @@ export function tensorOperations(device: Device): TensorOperations {
     },
     copy(target, source) {
       const x = own(source, source.type)
-      device.copy(expect(target, x.rows, x.columns, 'out', x.type), x)
+      const out = expect(target, x.rows, x.columns, 'out', x.type)
+      out.state.below = Math.max(out.state.below, x.state.below)
+      device.copy(out, x)
     },
     free(...tensors) {
       for (const each of tensors) {

@@ -2,7 +2,7 @@
 
 import { type Kernels, LowbitError } from '@lowbit/core'
 import type { Device } from './driver/device.ts'
-import { blocksOf, expect, own } from './tensors.ts'
+import { blocksOf, expect, expectCodes, own } from './tensors.ts'
 
 type Operations = Pick<Kernels, 'softAssign' | 'softmaxGradient' | 'distinct' | 'adam'>
 
@@ -40,7 +40,7 @@ export function trainingOperations(device: Device): Operations {
       const most = Math.min(65536, count)
       const values = expect(valueTensor, most, 1, 'values')
       const counts = expect(countTensor, most, 1, 'counts')
-      const codes = expect(codeTensor, x.rows, x.columns, 'codes', 'u16')
+      const codes = expectCodes(codeTensor, x.rows, x.columns, most, 'u16')
       const different = new Uint32Array(1)
       // 11 significant bits; 8 where there are too many.
       for (const drop of [13, 16]) {
@@ -54,7 +54,7 @@ export function trainingOperations(device: Device): Operations {
           device.run('distinct_count', args, blocksOf(count))
           device.run('distinct_list', args, 1)
           device.run('distinct_assign', args, blocksOf(count))
-          device.read(found, different)
+          await device.read(found, different)
         } finally {
           for (const span of held) device.release(span)
         }

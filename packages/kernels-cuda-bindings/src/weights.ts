@@ -4,28 +4,43 @@ import {
   checkIndices,
   isQuantized,
   type Kernels,
+  type LoadOptions,
   LowbitError,
   type PlacedPart,
   type PlacedWords,
   placeWords,
   planWords,
-  releaseWords,
   validateMatrix,
   type Weight,
+  type WordLayout,
 } from '@lowbit/core'
 import type { Arguments, Device, Span } from './driver/device.ts'
 import { blocksOf, expect } from './tensors.ts'
+import { canTile, multiplyTiles, placeTiles, type TiledPart } from './tiles.ts'
 
 type Operations = Pick<Kernels, 'load' | 'unload' | 'matmul' | 'gather'>
 
-interface Loaded extends PlacedWords<Span> {
-  /** What kernels are told of each part's words. */
-  readonly args: readonly Arguments[]
+type Activations = NonNullable<LoadOptions['activations']>
+
+/** A stage in words, which f32 meets, or in tiles, which meet x rounded. */
+type Part = WordsPart | (TiledPart & { readonly kind: 'tiles' })
+
+interface WordsPart {
+  readonly kind: WordLayout['kind']
+  readonly span: Span
+  readonly depth: number
+  /** Stored columns that it begins at. */
+  readonly from: number
+  readonly args: Arguments
+}
+
+interface Loaded extends Pick<PlacedWords<Span>, 'order' | 'columnScale' | 'columnBias'> {
+  readonly parts: readonly Part[]
 }
 
 /** Rows of x that the vector product takes; the outputs of a block of it; the side of a tile of the matrix product. */
 const FEW_ROWS = 4
-const OUTPUTS = 4
+const OUTPUTS = 8
 const TILE = 32
 
 const flag = (on: boolean): number => (on ? 1 : 0)
@@ -37,6 +52,19 @@ function argumentsOf({ layout, params, span: w }: PlacedPart<Span>): Arguments {
     ...{ has_scale: flag(scale), has_zero: flag(zero), has_bias: flag(bias) },
     has_row_scale: flag(rowScale),
   }
+}
+
+/** What is said of x where it may be rounded: how, or why it isn't. */
+function seenBy(parts: readonly Part[], activations: Activations): string {
+  if (activations === 'f32') return ''
+  if (parts.every(({ kind }) => kind === 'tiles')) return `, ${activations} on tensor cores`
+  return ` (${activations} needs integers of 4 or 8 bits in groups of 32)`
+}
+
+function spansOf({ parts, order, columnScale, columnBias }: Loaded): Span[] {
+  const tiled = parts.flatMap((part) => (part.kind === 'tiles' ? [part.scales] : []))
+  const all = [...parts.map(({ span }) => span), ...tiled, order, columnScale, columnBias]
+  return all.filter((span) => span !== undefined)
 }
 
 export function weightOperations(device: Device): Operations {
@@ -52,35 +80,54 @@ export function weightOperations(device: Device): Operations {
     load(matrix, { activations = 'f32' } = {}) {
       if (isQuantized(matrix)) validateMatrix(matrix, 'the weight')
       const plan = planWords(matrix)
-      const rounded = activations === 'f32' ? '' : ` (no ${activations} products on CUDA yet)`
-      const placed = placeWords(matrix, plan, device)
-      const { rows, columns } = matrix
-      const variant = `${plan.variant}${rounded}`
-      const weight: Weight = { rows, columns, bytes: placed.bytes, variant }
-      loaded.set(weight, { ...placed, args: placed.parts.map(argumentsOf) })
+      const { parts: placed, bytes: _, ...columns } = placeWords(matrix, plan, device)
+      const parts = placed.map((part): Part => {
+        const { layout, params, span, from } = part
+        return { kind: layout.kind, span, depth: params.depth, from, args: argumentsOf(part) }
+      })
+      const found = { ...columns, parts }
+      try {
+        for (const [i, packed] of plan.packed.entries()) {
+          if (activations === 'f32' || !canTile(packed)) continue
+          const { args, span } = parts[i]
+          const seen = activations === 'int8' ? 'bytes' : activations
+          parts[i] = { kind: 'tiles', ...placeTiles(device, packed, args, seen) }
+          device.release(span)
+        }
+      } catch (error) {
+        for (const span of spansOf(found)) device.release(span)
+        throw error
+      }
+      const bytes = spansOf(found).reduce((sum, span) => sum + span.bytes, 0)
+      const variant = `${plan.variant}${seenBy(parts, activations)}`
+      const weight: Weight = { rows: matrix.rows, columns: matrix.columns, bytes, variant }
+      loaded.set(weight, found)
       return weight
     },
 
     unload(weight) {
-      releaseWords(find(weight), device)
+      for (const span of spansOf(find(weight))) device.release(span)
       loaded.delete(weight)
     },
 
     matmul(target, input, weight, { accumulate = false } = {}) {
-      const { parts, args, order, columnScale, columnBias } = find(weight)
+      const { parts, order, columnScale, columnBias } = find(weight)
       const { rows, columns } = weight
       const x = expect(input, input.rows, columns, 'x')
       const out = expect(target, x.rows, rows, 'out')
       const tokens = x.rows
       const multiply = (arranged: Span): void => {
-        for (const [i, { layout, from }] of parts.entries()) {
+        for (const [i, part] of parts.entries()) {
+          const keep = accumulate || i > 0
+          if (part.kind === 'tiles') {
+            multiplyTiles(device, part, { out, x: arranged, tokens, columns, keep })
+            continue
+          }
           const few = tokens <= FEW_ROWS
+          const shape = { tokens, x_row: columns, x_from: part.from, keep: flag(keep) }
           device.run(
-            `${few ? 'vector' : 'matrix'}_${layout.kind}`,
-            {
-              ...{ ...args[i], x: arranged, out, tokens, x_row: columns, x_from: from },
-              keep: flag(accumulate || i > 0),
-            },
+            `${few ? 'vector' : 'matrix'}_${part.kind}`,
+            { ...part.args, ...shape, x: arranged, out },
             few ? Math.ceil(rows / OUTPUTS) : Math.ceil(rows / TILE) * Math.ceil(tokens / TILE),
           )
         }
@@ -99,19 +146,22 @@ export function weightOperations(device: Device): Operations {
     },
 
     gather(target, weight, picked) {
-      const { parts, args, order, columnScale, columnBias } = find(weight)
+      const { parts, order, columnScale, columnBias } = find(weight)
       const { rows, columns } = weight
       if (picked) checkIndices(picked, rows)
       const lines = picked?.length ?? rows
       const out = expect(target, lines, columns, 'out')
-      const whole = parts.length === 1 && parts[0].params.depth === columns
+      const whole = parts.length === 1 && parts[0].depth === columns
       if (!whole) device.zero(out)
       const take = (some: Span | undefined): void => {
-        for (const [i, { layout, params, from }] of parts.entries()) {
-          const count = lines * params.depth
+        for (const part of parts) {
+          const { kind, depth, from } = part
+          const count = lines * depth
           const sizes = { count, out_row: columns, begin: from, keep: flag(!whole) }
           const spans = { picked: some, order, out }
-          device.run(`gather_${layout.kind}`, { ...args[i], ...spans, ...sizes }, blocksOf(count))
+          const more = kind === 'tiles' ? { depth, bits: part.bits } : {}
+          const args = { ...part.args, ...more, ...spans, ...sizes }
+          device.run(`gather_${kind}`, args, blocksOf(count))
         }
       }
       if (picked) device.borrow(device.place(picked), take)

@@ -37,37 +37,57 @@ interface Shape {
 
 const SIZES: Readonly<Record<FieldType, number>> = { pointer: 8, u32: 4, f32: 4 }
 
-/** Structs of one source, as C lays them out: a struct inside another gives its fields to that one. */
-function structsOf(source: string): Map<string, Shape> {
-  const known = new Map<string, Shape>()
+/**
+ * Structs of a source, as C lays them out: a struct inside another gives its fields to that one. Of a struct that a
+ * kernel can't be given there is the reason.
+ */
+function structsOf(source: string): Map<string, Shape | string> {
+  const known = new Map<string, Shape | string>()
   for (const [, name, body] of source.matchAll(/^struct (\w+) \{\n([\s\S]*?)^\};/gm)) {
     const lines = body.replace(/\/\*[\s\S]*?\*\//g, '').matchAll(/^ {2}([^;\n(]+);$/gm)
-    const fields: Field[] = []
-    let at = 0
-    let align = 1
-    for (const [, line] of lines) {
-      const [, type, pointer, field] = /^(?:const )?(\w+) (\*?)(\w+)$/.exec(line) ?? []
-      const inner = known.get(type)
-      const plain = pointer ? 'pointer' : type === 'u32' || type === 'f32' ? type : undefined
-      if (!inner && !plain) throw new Error(`${name}: ${line} is no field that can be given`)
-      const each = inner ?? { bytes: SIZES[plain!], align: SIZES[plain!] }
-      at = Math.ceil(at / each.align) * each.align
-      if (inner) for (const [n, t, offset] of inner.fields) fields.push([n, t, at + offset])
-      else fields.push([field, plain!, at])
-      at += each.bytes
-      align = Math.max(align, each.align)
-    }
-    known.set(name, { bytes: Math.ceil(at / align) * align, align, fields })
+    known.set(
+      name,
+      shapeOf(
+        name,
+        [...lines].map(([, line]) => line),
+        known,
+      ),
+    )
   }
   return known
 }
 
+function shapeOf(
+  name: string,
+  lines: readonly string[],
+  known: ReadonlyMap<string, Shape | string>,
+): Shape | string {
+  const fields: Field[] = []
+  let at = 0
+  let align = 1
+  for (const line of lines) {
+    const [, type, pointer, field] = /^(?:const )?(\w+) (\*?)(\w+)$/.exec(line) ?? []
+    const inner = pointer ? undefined : known.get(type)
+    if (typeof inner === 'string') return inner
+    const plain = pointer ? 'pointer' : type === 'u32' || type === 'f32' ? type : undefined
+    if (!inner && !plain) return `${name}: ${line} is no field that can be given`
+    const each = inner ?? { bytes: SIZES[plain!], align: SIZES[plain!] }
+    at = Math.ceil(at / each.align) * each.align
+    if (inner) for (const [n, t, offset] of inner.fields) fields.push([n, t, at + offset])
+    else fields.push([field, plain!, at])
+    at += each.bytes
+    align = Math.max(align, each.align)
+  }
+  return { bytes: Math.ceil(at / align) * align, align, fields }
+}
+
 export function kernelsOf(module: string): Record<string, CompiledKernel> {
   const source = text(`${module}.cu`)
-  const structs = structsOf(source)
+  const structs = structsOf(withIncludes(`${module}.cu`).map(text).join('\n'))
   const found: Record<string, CompiledKernel> = {}
   for (const [, name, params, threads] of source.matchAll(/^KERNEL\((\w+), (\w+), (\d+)\)/gm)) {
     const shape = structs.get(params)
+    if (typeof shape === 'string') throw new Error(shape)
     if (!shape) throw new Error(`${name}: there is no struct ${params} in ${module}.cu`)
     const { bytes, fields } = shape
     found[name] = { module, threads: Number(threads), bytes, fields }

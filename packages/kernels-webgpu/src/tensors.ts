@@ -1,50 +1,34 @@
 /** Tensors: handles of spans of the device's buffers. Codes take a word each, so that no two threads share one. */
 
 import {
+  type CodesHandle,
   checkRows,
   checkSize,
   checkUpload,
   checkWrite,
+  codesHandles,
+  noteCodes,
   type Tensor,
-  type TensorHandle,
   type TensorOperations,
   type TensorValues,
-  tensorHandles,
   typeOfValues,
 } from '@lowbit/core'
 import type { Device, Span } from './gpu/device.ts'
 
-export interface GpuTensor extends TensorHandle, Span {
-  readonly state: {
-    freed: boolean
-    /** Codes are below this. */
-    below: number
-  }
-}
+export interface GpuTensor extends CodesHandle, Span {}
 
-const { owner, own, expect } = tensorHandles<GpuTensor>('those of the GPU')
+export const handles = codesHandles<GpuTensor>('those of the GPU')
 
-export { expect, own }
+export const { own, expect, expectCodes } = handles
 
-/** Codes that an operation writes, all below `below`. */
-export function expectCodes(
-  tensor: Tensor,
-  rows: number,
-  columns: number,
-  below: number,
-  type: 'u8' | 'u16',
-): GpuTensor {
-  const codes = expect(tensor, rows, columns, 'codes', type)
-  codes.state.below = Math.max(codes.state.below, below)
-  return codes
-}
+const { owner } = handles
 
 export function tensorOperations(device: Device): TensorOperations {
   function make(rows: number, columns: number, type: Tensor['type'], values?: TensorValues) {
     checkSize(rows, columns)
     const span = device.allocate(rows * columns, values && words(values))
     const state = { freed: false, below: 1 }
-    if (values) note(state, values)
+    if (values) noteCodes(state, values)
     return { ...span, owner, rows, columns, type, view: false, state }
   }
 
@@ -61,7 +45,7 @@ export function tensorOperations(device: Device): TensorOperations {
     write(target, values, row = 0) {
       const tensor = own(target, target.type)
       checkWrite(tensor, values, row)
-      note(tensor.state, values)
+      noteCodes(tensor.state, values)
       device.write({ ...tensor, at: tensor.at + row * tensor.columns }, words(values))
     },
     rows(source, from, to) {
@@ -106,8 +90,3 @@ const words = (values: TensorValues): Float32Array | Uint32Array =>
   values instanceof Float32Array || values instanceof Uint32Array
     ? values
     : Uint32Array.from(values)
-
-function note(state: GpuTensor['state'], values: TensorValues): void {
-  if (values instanceof Float32Array || values instanceof Uint32Array) return
-  for (const code of values) if (code >= state.below) state.below = code + 1
-}

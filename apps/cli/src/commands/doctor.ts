@@ -39,8 +39,6 @@ interface GpuFacts {
 interface CudaFacts {
   readonly driver: string
   readonly device: string
-  /** Groups of the contract that they do not do yet, and why. */
-  readonly missing: Readonly<Record<string, string>>
 }
 
 async function examine(flags: DoctorFlags, session: Session): Promise<void> {
@@ -76,7 +74,7 @@ async function examine(flags: DoctorFlags, session: Session): Promise<void> {
     // Drivers of GPUs differ in what they get wrong; the CPU's kernels are the same WebAssembly everywhere.
     if (flags.contract || !strict.strict) {
       const make = () => session.kernels(flags, strict.strict)
-      const lacking = strict.name === 'webgpu' ? LACKING_ON_WEBGPU : nvidia?.missing
+      const lacking = strict.name === 'webgpu' ? LACKING_ON_WEBGPU : undefined
       checks.push(...(await checkContract(make, session.signal, progress, lacking)))
     }
     progress.update(1, 'measuring speed')
@@ -92,7 +90,7 @@ async function examine(flags: DoctorFlags, session: Session): Promise<void> {
     ...machine,
     features: gpu?.features ?? features,
     ...(gpu && { adapter: gpu.adapter, choices: gpu.choices, peak }),
-    ...(nvidia && { driver: nvidia.driver, device: nvidia.device, missing: nvidia.missing }),
+    ...(nvidia && { driver: nvidia.driver, device: nvidia.device }),
     passed: checks.filter(({ ok }) => ok).length,
     failed: checks.filter(({ ok }) => !ok).length,
     gigabytesPerSecond: speed.memoryBytesPerSecond / 1e9,
@@ -109,11 +107,7 @@ async function examine(flags: DoctorFlags, session: Session): Promise<void> {
       ['memory', `${bytes(machine.memoryBytes)}, ${bytes(machine.freeMemoryBytes)} free`],
       ...(gpu ? [['adapter', gpu.adapter] as const] : []),
       ...(nvidia
-        ? [
-            ['GPU', nvidia.device] as const,
-            ['driver', `for CUDA ${nvidia.driver}`] as const,
-            ['not done yet', Object.keys(nvidia.missing).join(', ') || 'nothing'] as const,
-          ]
+        ? [['GPU', nvidia.device] as const, ['driver', `for CUDA ${nvidia.driver}`] as const]
         : []),
       ['relaxed SIMD', yes(features.relaxedSimd)],
       ['threads', features.sharedMemory ? 'yes' : 'no: everything runs on one thread'],

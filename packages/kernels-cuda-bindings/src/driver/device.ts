@@ -4,7 +4,9 @@ import { LowbitError } from '@lowbit/core'
 import koffi from 'koffi'
 import { type CompiledKernel, imageOf, manifest } from '../compiled.ts'
 import { type Driver, openDriver } from './driver.ts'
+import { measureGraph } from './measure.ts'
 import { createMemory, type Span } from './memory.ts'
+import { createReadback } from './readback.ts'
 
 export type { Span } from './memory.ts'
 
@@ -25,10 +27,15 @@ export interface Device {
   zero(span: Span): void
   write(span: Span, values: ArrayBufferView): void
   copy(to: Span, from: Span): void
-  /** Fills `into`; waits for all that was queued before. */
-  read(from: Span, into: ArrayBufferView): void
+  /** Fills `into` with what is there when all that was queued before is through. */
+  read(from: Span, into: ArrayBufferView): Promise<void>
   /** Runs so many blocks of a kernel. */
   run(name: string, args: Arguments, blocks: number): void
+  /**
+   * Seconds that what `work` queues takes on the GPU. Nothing may come from the host then or be read back: a graph keeps
+   * no copy of it.
+   */
+  measure(work: () => void): number
   dispose(): void
 }
 
@@ -66,6 +73,19 @@ export function openDevice({ library, ordinal, memoryLimit }: DeviceOptions): De
   const functions = new Map<string, unknown>()
   const launch = launcher()
   let ended = false
+  /** Spans that what is being recorded still uses. */
+  let recorded: Span[] | undefined
+
+  function release(span: Span): void {
+    if (recorded) recorded.push(span)
+    else memory.release(span)
+  }
+
+  function meetHost(): void {
+    enter()
+    if (!recorded) return
+    throw new LowbitError('bad-option', 'what is measured may neither upload nor read back')
+  }
 
   function enter(): void {
     if (ended) throw new LowbitError('bad-tensor', 'these kernels were disposed of')
@@ -85,6 +105,8 @@ export function openDevice({ library, ordinal, memoryLimit }: DeviceOptions): De
     return found
   }
 
+  const readback = createReadback(driver, stream, enter)
+
   const device: Device = {
     name,
     driver: driver.version,
@@ -100,12 +122,12 @@ export function openDevice({ library, ordinal, memoryLimit }: DeviceOptions): De
       device.write(span, values)
       return span
     },
-    release: memory.release,
+    release,
     borrow(span, work) {
       try {
         return work(span)
       } finally {
-        memory.release(span)
+        release(span)
       }
     },
     zero({ address, bytes }) {
@@ -114,7 +136,7 @@ export function openDevice({ library, ordinal, memoryLimit }: DeviceOptions): De
     },
     // From memory that can be paged out the driver takes a copy before it returns.
     write({ address }, values) {
-      enter()
+      meetHost()
       const { byteLength } = values
       if (byteLength === 0) return
       driver.call('cuMemcpyHtoDAsync_v2', 'uploading', address, values, byteLength, stream)
@@ -125,12 +147,9 @@ export function openDevice({ library, ordinal, memoryLimit }: DeviceOptions): De
       const { address, bytes } = from
       driver.call('cuMemcpyDtoDAsync_v2', 'copying', to.address, address, bytes, stream)
     },
-    read({ address, bytes }, into) {
-      enter()
-      if (bytes > 0) {
-        driver.call('cuMemcpyDtoHAsync_v2', 'reading back', into, address, bytes, stream)
-      }
-      driver.call('cuStreamSynchronize', 'waiting for the GPU', stream)
+    read(from, into) {
+      meetHost()
+      return readback.read(from, into)
     },
     run(kernel, args, blocks) {
       enter()
@@ -144,11 +163,25 @@ export function openDevice({ library, ordinal, memoryLimit }: DeviceOptions): De
         ...[null, extra],
       )
     },
+    measure(work) {
+      enter()
+      // Kernels are loaded, and memory is there, before anything is recorded.
+      work()
+      const held: Span[] = []
+      recorded = held
+      try {
+        return measureGraph(driver, stream, work)
+      } finally {
+        recorded = undefined
+        for (const span of held) memory.release(span)
+      }
+    },
     dispose() {
       if (ended) return
       ended = true
       driver.attempt('cuCtxSetCurrent', context)
       driver.attempt('cuStreamSynchronize', stream)
+      readback.end()
       memory.end()
       for (const module of modules.values()) driver.attempt('cuModuleUnload', module)
       driver.attempt('cuStreamDestroy_v2', stream)

@@ -105,12 +105,44 @@ describe.skipIf(reason !== undefined)(`an emulated GPU${reason ? ` (${reason})` 
     expect(() => kernels.tensor(1, 1)).toThrow(/disposed/)
   })
 
-  it('what is not done yet says so by name', async () => {
+  it('measures what kernels take, and leaves their results', async () => {
     const kernels = await cuda({ library })
-    const x = kernels.tensor(1, 1)
-    expect(() => kernels.neighbours(x, x)).toThrowError(
-      expect.objectContaining(refusal('not-supported', /^neighbours is not done on CUDA yet/)),
+    const values = Float32Array.from({ length: 64 * 64 }, (_, i) => (i % 7) - 3)
+    const [a, b, out] = [0, 0, 0].map(() => kernels.upload(values, 64, 64))
+    const before = kernels.bytes
+    expect(kernels.measure(() => kernels.multiply(out, a, b))).toBeGreaterThan(0)
+    const found = (await kernels.read(out)).slice()
+    kernels.multiply(out, a, b)
+    expect(await kernels.read(out)).toEqual(found)
+    expect(kernels.bytes).toBe(before)
+    expect(() => kernels.measure(() => kernels.upload(values, 64, 64))).toThrowError(
+      expect.objectContaining(refusal('bad-option', /may neither upload nor read back/)),
     )
     kernels.dispose()
+  })
+
+  it('reads what is there at the call, while others run', async () => {
+    const kernels = await cuda({ library })
+    const x = kernels.upload(Float32Array.of(1, 2), 1, 2)
+    let turned = false
+    setImmediate(() => {
+      turned = true
+    })
+    const first = kernels.read(x)
+    kernels.write(x, Float32Array.of(3, 4))
+    const second = kernels.read(x)
+    expect([[...(await first)], [...(await second)]]).toEqual([
+      [1, 2],
+      [3, 4],
+    ])
+    expect(turned).toBe(true)
+    kernels.dispose()
+  })
+
+  it('a read that is under way when all is disposed of says so', async () => {
+    const kernels = await cuda({ library })
+    const reading = kernels.read(kernels.upload(Float32Array.of(1), 1, 1))
+    kernels.dispose()
+    await expect(reading).rejects.toMatchObject(refusal('bad-tensor', /disposed of/))
   })
 })

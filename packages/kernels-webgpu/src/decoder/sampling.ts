@@ -1,9 +1,9 @@
 /** One token from a row of logits, found on the device: nothing is read back but its number. */
 
-import type { SampleOptions } from '@lowbit/core'
+import { type SampleOptions, segmentSize } from '@lowbit/core'
 import { borrowing, type Device, type Span } from '../gpu/device.ts'
 import { bestOf, elementwise, groupwise, LANES } from '../gpu/shader.ts'
-import { segmentSize, sortRoom, sortSegments } from '../tables/sort.ts'
+import { sortRoom, sortSegments } from '../tables/sort.ts'
 
 const THREADS = 256
 

@@ -7,10 +7,11 @@
  * start (a disjoint sparse table), and two such parts are joined without a difference of large numbers (Chan et al., 1979).
  */
 
+import { segmentSize } from '@lowbit/core'
 import type { Device, Span } from '../gpu/device.ts'
 import { borrowing, partOf } from '../gpu/device.ts'
 import { elementwise, groupwise, LANES, type Shader } from '../gpu/shader.ts'
-import { segmentSize, sortRoom, sortSegments } from './sort.ts'
+import { sortRoom, sortSegments } from './sort.ts'
 
 /** A block's numbers in `info`: whether any weight is important; places taken; different values. */
 const INFO = 4

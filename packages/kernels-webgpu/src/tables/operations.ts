@@ -1,9 +1,9 @@
 /** Tables of values for blocks of a weight: fitted, read, and summed for. */
 
-import { type Kernels, LowbitError, type TableBlocks, type Tensor } from '@lowbit/core'
+import { checkTables, type Kernels } from '@lowbit/core'
 import type { Device } from '../gpu/device.ts'
 import { elementwise, LANES } from '../gpu/shader.ts'
-import { expect, own } from '../tensors.ts'
+import { expect, handles, own } from '../tensors.ts'
 import { type SumsSource, sumByCodes } from '../vectors/sums.ts'
 import { fitByKMeans, fitEvenly } from './fit.ts'
 
@@ -50,36 +50,13 @@ fn value_of(g: u32, i: u32, e: u32) -> f32 {
 }`,
 }
 
-function checkTables(tables: Tensor, rows: number, columns: number, blocks: TableBlocks) {
-  const { blockRows, blockColumns, rowScale } = blocks
-  if (!(Number.isInteger(blockRows) && blockRows >= 1)) empty()
-  if (!(Number.isInteger(blockColumns) && blockColumns >= 1)) empty()
-  const entries = tables.columns
-  if (!(entries >= 1 && entries <= 256)) {
-    throw new LowbitError('bad-shape', `tables have 1 to 256 entries, not ${entries}`)
-  }
-  const across = Math.ceil(columns / blockColumns)
-  const count = Math.ceil(rows / blockRows) * across
-  const span = expect(tables, count, entries, 'tables')
-  const scales = rowScale && expect(rowScale, rows, 1, 'rowScale')
-  const params = {
-    ...{ columns, block_rows: blockRows, block_columns: blockColumns, across },
-    scaled: scales ? 1 : 0,
-  }
-  return { span, scales, count, entries, params }
-}
-
-function empty(): never {
-  throw new LowbitError('bad-shape', 'blocks have at least one row and one column')
-}
-
 export function tableOperations(device: Device): Operations {
   return {
     fitTables(tableTensor, weight, options) {
       const w = own(weight)
       const { rows, columns } = w
       const { blockRows, blockColumns, method, importance: given } = options
-      const { span, scales, entries } = checkTables(tableTensor, rows, columns, options)
+      const { span, scales, entries } = checkTables(handles, tableTensor, rows, columns, options)
       const each = given !== undefined && given.rows !== 1
       const importance = given && expect(given, each ? rows : 1, columns, 'importance')
       const fit = { w, rows, columns, blockRows, blockColumns, entries, scales, importance, each }
@@ -91,12 +68,18 @@ export function tableOperations(device: Device): Operations {
       const codes = own(codeTensor, 'u8')
       const { rows, columns } = codes
       const out = expect(target, rows, columns, 'out')
-      const { span, scales, entries, params } = checkTables(tableTensor, rows, columns, blocks)
+      const { span, scales, entries, params } = checkTables(
+        handles,
+        tableTensor,
+        rows,
+        columns,
+        blocks,
+      )
       const count = rows * columns
       device.run(
         decode,
         { codes, tables: span, scales: scales ?? span, out },
-        { ...params, count, entries },
+        { ...params, scaled: scales ? 1 : 0, count, entries },
         Math.ceil(count / LANES),
       )
     },
@@ -105,11 +88,17 @@ export function tableOperations(device: Device): Operations {
       const codes = own(codeTensor, 'u8')
       const { rows, columns } = codes
       const x = expect(input, rows, columns, 'x')
-      const { span, scales, entries, count, params } = checkTables(sums, rows, columns, blocks)
+      const { span, scales, entries, count, params } = checkTables(
+        handles,
+        sums,
+        rows,
+        columns,
+        blocks,
+      )
       const items = Math.min(blocks.blockRows, rows) * Math.min(blocks.blockColumns, columns)
       const spans = { codes, x, scales: scales ?? x, out: span }
       const sizes = { tables: count, entries, items }
-      sumByCodes(device, blockSource, spans, { ...params, rows }, sizes)
+      sumByCodes(device, blockSource, spans, { ...params, rows, scaled: scales ? 1 : 0 }, sizes)
     },
   }
 }

@@ -59,9 +59,6 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) total: vec3u,
 }`,
 }
 
-/** Pairs of a segment: a power of two. What is left over must have the largest key. */
-export const segmentSize = (count: number): number => 2 ** Math.ceil(Math.log2(Math.max(2, count)))
-
 /**
  * Room for so many segments of `size` pairs, in whole chunks. Segments smaller than a chunk lie in it side by side;
  * the last chunk may reach beyond them.

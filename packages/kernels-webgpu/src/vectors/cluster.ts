@@ -1,9 +1,9 @@
 /** k-means of groups of points: where entries begin, and Lloyd's algorithm. */
 
-import { type ClusterOptions, seededRandom } from '@lowbit/core'
+import { type ClusterOptions, drawnSeeds, evenSeeds, segmentSize } from '@lowbit/core'
 import { borrowing, type Device, type Span } from '../gpu/device.ts'
 import { elementwise, groupwise, LANES } from '../gpu/shader.ts'
-import { segmentSize, sortRoom, sortSegments } from '../tables/sort.ts'
+import { sortRoom, sortSegments } from '../tables/sort.ts'
 import { findNearest } from './nearest.ts'
 import { clusterSource, sumByCodes } from './sums.ts'
 
@@ -211,14 +211,14 @@ export function runCluster(
       const params = { ...shape, size, count }
       device.run(distances, { x, shape: covariance, pairs }, params, Math.ceil(count / LANES))
       sortSegments(device, pairs, groups, size)
-      const wanted = device.constant(evenly(rows, groupRows, entries))
+      const wanted = device.constant(evenSeeds(rows, groupRows, entries))
       const all = groups * entries * d
       const how = { count: all, group_rows: groupRows, d, size, entries }
       device.run(takeSeeds, { x, pairs, wanted, table }, how, Math.ceil(all / LANES))
     } else {
       const stretches = Math.ceil(groupRows / STRETCH)
       const [far, sums, numbers] = [take(rows), take(groups * stretches), take(groups * entries)]
-      device.write(numbers, drawn(groups, entries, seed))
+      device.write(numbers, drawnSeeds(groups, entries, seed))
       for (let seeds = 0; seeds < entries; seeds++) {
         const params = { ...shape, entries, seeds, stretches, weighted }
         if (seeds > 0) {
@@ -238,23 +238,4 @@ export function runCluster(
       device.run(means, { sums, table }, { count, d }, Math.ceil(count / LANES))
     }
   })
-}
-
-/** Places in each group's order, in the middle of equal shares. */
-function evenly(rows: number, groupRows: number, entries: number): Uint32Array {
-  const groups = Math.ceil(rows / groupRows)
-  return Uint32Array.from({ length: groups * entries }, (_, i) => {
-    const [group, c] = [Math.floor(i / entries), i % entries]
-    const n = Math.min(groupRows, rows - group * groupRows)
-    return Math.min(n - 1, Math.floor(((2 * c + 1) * n) / (2 * entries)))
-  })
-}
-
-function drawn(groups: number, entries: number, seed: number): Float32Array {
-  const out = new Float32Array(groups * entries)
-  for (let group = 0; group < groups; group++) {
-    const random = seededRandom(seed + group)
-    for (let i = 0; i < entries; i++) out[group * entries + i] = random()
-  }
-  return out
 }

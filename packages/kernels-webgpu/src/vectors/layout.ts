@@ -1,93 +1,11 @@
-/** What passes over vectors share: the checks of what they are given, and where its parts lie. */
+/** What passes over vectors share: where the parts of what they are given lie. */
 
-import { type ColumnRange, LowbitError, type Tensor, type VectorRounding } from '@lowbit/core'
+import type { VectorPass as Pass } from '@lowbit/core'
 import { borrowing, type Device, partOf, type Span } from '../gpu/device.ts'
 import { elementwise, LANES, type Shader } from '../gpu/shader.ts'
-import { expect, expectCodes, type GpuTensor } from '../tensors.ts'
+import type { GpuTensor } from '../tensors.ts'
 
-export const LONGEST = 16
-export const MOST_ENTRIES = 65536
-
-export function checkTable(rows: number, length: number, tables = 1): void {
-  const entries = rows / tables
-  if (length < 1 || length > LONGEST) {
-    throw new LowbitError('bad-shape', `vectors of ${length} weights; 1 … ${LONGEST} are possible`)
-  }
-  if (!Number.isInteger(entries) || entries < 1 || entries > MOST_ENTRIES) {
-    throw new LowbitError('bad-shape', `${rows} entries for ${tables} tables of a codebook`)
-  }
-}
-
-export interface VectorPass {
-  readonly rows: number
-  readonly columns: number
-  readonly length: number
-  readonly along: 'in' | 'out'
-  readonly from: number
-  readonly to: number
-  readonly tableRows: number
-  /** How many tables each stage has. */
-  readonly groups: number
-  readonly entries: readonly number[]
-  readonly tables: readonly GpuTensor[]
-  readonly codes: readonly GpuTensor[]
-  /** Shape of the codes. */
-  readonly high: number
-  readonly wide: number
-  readonly rowScale?: GpuTensor
-  readonly columnScale?: GpuTensor
-  readonly columnBias?: GpuTensor
-  readonly scaleColumns: number
-  readonly across: number
-}
-
-export function checkPass(
-  codes: readonly Tensor[],
-  weight: Tensor,
-  options: VectorRounding & ColumnRange,
-): VectorPass {
-  const { rows, columns } = weight
-  const { length, along, tables, from = 0, to = columns, tableRows = rows } = options
-  const { scaleColumns = columns } = options
-  if (!(Number.isInteger(length) && length >= 1)) checkTable(1, 0)
-  const integers = Number.isInteger(from) && Number.isInteger(to)
-  if (!(integers && from >= 0 && from < to && to <= columns)) {
-    throw new LowbitError('bad-shape', `no columns ${from} to ${to} in ${columns}`)
-  }
-  const out = along === 'out'
-  if (out && tableRows < rows) {
-    throw new LowbitError('bad-shape', 'vectors along the rows have one table for all of them')
-  }
-  if (!out && (options.columnScale || options.columnBias)) {
-    throw new LowbitError('bad-shape', 'vectors along the columns have no scale of columns')
-  }
-  if (tables.length === 0 || codes.length !== tables.length) {
-    throw new LowbitError('bad-shape', `${codes.length} codes for ${tables.length} tables`)
-  }
-  if (!(scaleColumns >= 1) || (!out && scaleColumns < columns && scaleColumns % length !== 0)) {
-    throw new LowbitError('bad-shape', `scales of ${scaleColumns} columns for vectors of ${length}`)
-  }
-  const groups = Math.ceil(rows / tableRows)
-  const [high, wide] = out
-    ? [Math.ceil(rows / length), to - from]
-    : [rows, Math.ceil((to - from) / length)]
-  const across = Math.ceil(columns / scaleColumns)
-  const row = (tensor: Tensor | undefined, what: string) =>
-    tensor && expect(tensor, 1, columns, what)
-  return {
-    ...{ rows, columns, length, along, from, to, tableRows, groups, high, wide },
-    entries: tables.map(({ entries }) => entries),
-    tables: tables.map(({ values, entries }) => {
-      checkTable(groups * entries, length, groups)
-      return expect(values, groups * entries, length, 'a table')
-    }),
-    codes: tables.map(({ entries }, i) => expectCodes(codes[i], high, wide, entries, 'u16')),
-    rowScale: options.rowScale && expect(options.rowScale, rows, across, 'rowScale'),
-    columnScale: row(options.columnScale, 'columnScale'),
-    columnBias: row(options.columnBias, 'columnBias'),
-    ...{ scaleColumns, across },
-  }
-}
+export type VectorPass = Pass<GpuTensor>
 
 /** How the scales and biases of a pass are read from `factors`: rowScale, columnScale, columnBias, one after the other. */
 export const FACTOR_PARAMS: Shader['params'] = {

@@ -1,20 +1,28 @@
 /** Vectors of weights: nearest entries, k-means, and the passes that choose codes. */
 
-import { type ColumnRange, type Kernels, LowbitError, type VectorRounding } from '@lowbit/core'
+import {
+  type ColumnRange,
+  checkClusters,
+  checkDescent,
+  checkNeighbours,
+  checkSums,
+  checkVectorPass,
+  checkVectorTable,
+  type Kernels,
+  LowbitError,
+  type VectorRounding,
+} from '@lowbit/core'
 import { borrowing, type Device } from '../gpu/device.ts'
 import { elementwise, LANES, type Shader } from '../gpu/shader.ts'
-import { expect, expectCodes, own } from '../tensors.ts'
+import { expect, expectCodes, handles, own } from '../tensors.ts'
 import { runCluster } from './cluster.ts'
 import { runDescent } from './descent.ts'
 import { runFeedback } from './feedback.ts'
 import {
-  checkPass,
-  checkTable,
   FACTOR_CODE,
   FACTOR_PARAMS,
   factorParams,
   gatherFactors,
-  MOST_ENTRIES,
   type VectorPass,
 } from './layout.ts'
 import { findNearest, findNeighbours } from './nearest.ts'
@@ -89,7 +97,7 @@ export function vectorOperations(device: Device): Operations {
     nearest(codeTensor, input, tableTensor, distanceTensor) {
       const x = own(input)
       const { rows, columns: d } = x
-      checkTable(tableTensor.rows, tableTensor.columns)
+      checkVectorTable(tableTensor.rows, tableTensor.columns)
       const table = expect(tableTensor, tableTensor.rows, d, 'the table')
       const codes = expectCodes(codeTensor, rows, 1, table.rows, 'u16')
       const distances = distanceTensor && expect(distanceTensor, rows, 1, 'distances')
@@ -104,7 +112,7 @@ export function vectorOperations(device: Device): Operations {
       const out = expect(sumTensor, entries, d + 1, 'sums')
       const codes = expect(codeTensor, rows, 1, 'codes', 'u16')
       const factors = weights && expect(weights, rows, 1, 'weights')
-      checkTable(entries, d)
+      checkVectorTable(entries, d)
       if (codes.state.below > entries) {
         throw new LowbitError('bad-index', `codes reach beyond the ${entries} entries`)
       }
@@ -120,11 +128,9 @@ export function vectorOperations(device: Device): Operations {
     neighbours(target, tableTensor) {
       const table = own(tableTensor)
       const { rows: entries, columns: d } = table
-      checkTable(entries, d)
+      checkVectorTable(entries, d)
       const candidates = target.columns
-      if (candidates < 1 || candidates > entries) {
-        throw new LowbitError('bad-shape', `${candidates} neighbours among ${entries} entries`)
-      }
+      checkNeighbours(candidates, entries)
       const out = expectCodes(target, entries, candidates, entries, 'u16')
       findNeighbours(device, table, out, entries, d, candidates)
     },
@@ -133,11 +139,7 @@ export function vectorOperations(device: Device): Operations {
       const x = own(input)
       const { rows, columns: d } = x
       const { groupRows, entries, weights } = options
-      if (!(groupRows >= 1 && entries >= 1 && entries <= MOST_ENTRIES)) {
-        throw new LowbitError('bad-shape', `${entries} entries for groups of ${groupRows} rows`)
-      }
-      const groups = Math.ceil(rows / groupRows)
-      checkTable(groups * entries, d, groups)
+      const groups = checkClusters(rows, d, groupRows, entries)
       const table = expect(target, groups * entries, d, 'tables')
       const factors = weights && expect(weights, rows, 1, 'weights')
       runCluster(device, table, { x, rows, d, weights: factors }, options)
@@ -146,12 +148,12 @@ export function vectorOperations(device: Device): Operations {
     feedbackVectors(codes, weight, factor, options) {
       const line = own(weight)
       const u = expect(factor, line.columns, line.columns, 'factor')
-      runFeedback(device, checkPass(codes, line, options), line, u)
+      runFeedback(device, checkVectorPass(handles, codes, line, options), line, u)
     },
 
     decodeVectors(target, codes, options) {
       const out = own(target)
-      const pass = checkPass(codes, out, options)
+      const pass = checkVectorPass(handles, codes, out, options)
       const { rows, from, to, tables } = pass
       const count = rows * (to - from)
       borrowing(device, (take) => {
@@ -172,12 +174,9 @@ export function vectorOperations(device: Device): Operations {
 
     scatterVectors(sums, input, codes, options: VectorRounding & ColumnRange) {
       const x = own(input)
-      const pass = checkPass(codes, x, options)
+      const pass = checkVectorPass(handles, codes, x, options)
       const { rows, length, along, from, to, groups, high, wide, tableRows } = pass
-      if (sums.length !== pass.tables.length) {
-        throw new LowbitError('bad-shape', `${sums.length} sums for ${pass.tables.length} tables`)
-      }
-      const outs = sums.map((sum, i) => expect(sum, pass.tables[i].rows, length, 'sums'))
+      const outs = checkSums(handles, sums, pass)
       const groupRows = along === 'out' ? high : Math.min(tableRows, rows)
       borrowing(device, (take) => {
         const factors = gatherFactors(device, pass, take)
@@ -199,18 +198,10 @@ export function vectorOperations(device: Device): Operations {
     descendVectors(codes, decodedTensor, weight, hessian, options) {
       const w = own(weight)
       const { rows, columns } = w
-      if (options.along !== 'out') {
-        throw new LowbitError('bad-shape', 'coordinate descent takes vectors along the rows')
-      }
-      if (options.neighbours.length !== options.tables.length) {
-        throw new LowbitError('bad-shape', 'neighbours are needed for each table')
-      }
-      const pass = checkPass(codes, w, options)
+      const pass = checkVectorPass(handles, codes, w, options)
       const decoded = expect(decodedTensor, rows, columns, 'decoded')
       const h = expect(hessian, columns, columns, 'the Hessian')
-      const near = options.neighbours.map((tensor, i) =>
-        expect(tensor, pass.entries[i], tensor.columns, 'neighbours', 'u16'),
-      )
+      const near = checkDescent(handles, options.neighbours, pass)
       runDescent(device, pass, { w, decoded, h }, near, options.damping)
     },
   }
