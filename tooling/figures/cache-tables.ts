@@ -11,12 +11,12 @@
 import { readFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
-import type { Tensor } from '@lowbit/core'
+import type { CacheSample, Tensor } from '@lowbit/core'
 import { DEMO_MODEL } from '@lowbit/demo-model'
 import { openFolder } from '@lowbit/formats'
 import { nodeFolder } from '@lowbit/formats/node'
 import { cpu } from '@lowbit/kernels-cpu'
-import { type CacheSample, fitCacheTable, kivi } from '@lowbit/kvcache'
+import { fitCacheTable, kivi } from '@lowbit/kvcache'
 import {
   attendWithin,
   backwardBlock,

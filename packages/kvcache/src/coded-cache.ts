@@ -5,11 +5,13 @@ import {
   type CacheGrid,
   type CacheScheme,
   type CacheShape,
+  codebookSize,
   HALVES,
   type Kernels,
   LowbitError,
   type Tensor,
 } from '@lowbit/core'
+import type { CacheCodebooks } from './codebooks.ts'
 import { createLayer, layoutBytes, type Rotated, usualLayout } from './layer.ts'
 
 export interface GridChoice {
@@ -22,6 +24,8 @@ export interface GridChoice {
   readonly table?: Float32Array
   /** The share of a block's range that codes cover; numbers outside go to its ends. All of it by default. */
   readonly range?: number
+  /** Channels that a code stands for, which then have codebooks; bits are 8 and nothing has scales. */
+  readonly coupled?: 4 | 8
   /** The share of a token's numbers that are kept beside the codes, one at least where it is not 0. */
   readonly outliers?: number
 }
@@ -34,6 +38,8 @@ export interface CodedCacheOptions {
   /** The newest tokens that are kept at all; 0: all are. */
   readonly slide: number
   readonly rotate: Rotated
+  /** Of each layer, where channels are coupled: without them nothing can be created. */
+  readonly codebooks?: readonly CacheCodebooks[]
 }
 
 export function codedCache(
@@ -98,8 +104,9 @@ function createCache(
   const { layers: count, capacity } = shape
   const grids = gridsOf(options, shape, name)
   const outliers = outlierCounts(options, shape.keyValueHeads * shape.headSize)
-  const layers = Array.from({ length: count }, () =>
-    createLayer(kernels, shape, { ...options, ...grids, outliers }),
+  const codebooks = codebooksOf(options, grids, shape, name)
+  const layers = Array.from({ length: count }, (_, i) =>
+    createLayer(kernels, shape, { ...options, ...grids, outliers, codebooks: codebooks?.[i] }),
   )
   let length = 0
   return {
@@ -159,12 +166,39 @@ function createCache(
   }
 }
 
+/** Codebooks of keys and values, layer by layer; refuses those of another model. */
+function codebooksOf(
+  { codebooks }: CodedCacheOptions,
+  grids: { keys: CacheGrid; values: CacheGrid },
+  { layers, keyValueHeads, headSize }: CacheShape,
+  name: string,
+): [Float32Array, Float32Array][] | undefined {
+  if (!grids.keys.coupled && !grids.values.coupled) return undefined
+  const sizes = [grids.keys, grids.values].map((grid) =>
+    codebookSize(grid, keyValueHeads * headSize),
+  )
+  const fits =
+    codebooks?.length === layers &&
+    codebooks.every(({ keys, values }) => keys.length === sizes[0] && values.length === sizes[1])
+  if (!fits) {
+    throw new LowbitError(
+      'bad-option',
+      codebooks
+        ? `cache ${name}: it was fitted to another model`
+        : `cache ${name} is fitted to a model before it is used: fitCache(decoder, scheme, texts) of @lowbit/model gives one that is`,
+      { option: 'cache' },
+    )
+  }
+  return codebooks.map(({ keys, values }) => [keys, values])
+}
+
 function gridOf(
-  { bits, per, group, symmetric, table, range }: GridChoice,
+  { bits, per, group, symmetric, table, range, coupled }: GridChoice,
   headSize: number,
   refuse: (why: string) => never,
 ): CacheGrid {
   if (bits === 16) return HALVES
+  if (coupled) return { ...HALVES, bits, coupled }
   const rest = { bits, symmetric, ...(table && { table }), ...(range && { range }) }
   if (per === 'channel') {
     if (group % 8 !== 0) refuse(`groups of ${group} tokens are no multiple of 8`)

@@ -5,7 +5,9 @@ import {
   type CacheGrid,
   type CacheShape,
   type CodedRows,
+  codebookSize,
   codeColumns,
+  ENTRIES,
   type Kernels,
   resized,
   roomFor,
@@ -24,6 +26,8 @@ export interface LayerOptions {
   readonly slide: number
   /** Numbers of a token that are kept beside its codes, of keys and of values. */
   readonly outliers: readonly [number, number]
+  /** Of keys and of values, where channels are coupled. */
+  readonly codebooks?: readonly [Float32Array, Float32Array]
   /** Which heads are turned by a Hadamard matrix before they are coded. */
   readonly rotate: Rotated
 }
@@ -73,6 +77,7 @@ export function layoutBytes(
 ): number {
   const codes = [keys, values].map(
     (grid, i) =>
+      codebookSize(grid, width) * 4 +
       coded * (codeColumns(grid, width) + outliers[i]) * 4 +
       (coded / grid.tokens) * scaleColumns(grid, width) * 2,
   )
@@ -107,7 +112,7 @@ export function createLayer(
   { keyValueHeads, headSize, capacity }: Omit<CacheShape, 'layers'>,
   options: LayerOptions,
 ): Layer {
-  const { keys, values, sinks, window, slide, outliers, rotate } = options
+  const { keys, values, sinks, window, slide, outliers, codebooks, rotate } = options
   const width = keyValueHeads * headSize
   const block = Math.max(keys.tokens, values.tokens)
   const batch = batchOf(options)
@@ -116,7 +121,9 @@ export function createLayer(
    * codes does not ask for their order, since keys have been turned by their positions.
    */
   const most = slide > 0 ? ringOf(options, batch) : Math.ceil(capacity / batch) * batch
-  const past = [keys, values].map((grid, i) => codedRows(kernels, grid, width, outliers[i]))
+  const past = [keys, values].map((grid, i) =>
+    codedRows(kernels, grid, width, outliers[i], codebooks?.[i]),
+  )
   let room = 0
   /** Dense tokens: the sinks, then those after the coded ones, from row `first` on. */
   let recent = denseRows(2 * (sinks + Math.min(window, capacity) + batch) + CHUNK)
@@ -316,8 +323,11 @@ interface GrowingRows extends CodedRows {
   outliers?: Tensor
 }
 
-const tensorsOf = ({ codes, scales, outliers }: CodedRows): Tensor[] =>
-  outliers ? [codes, scales, outliers] : [codes, scales]
+const tensorsOf = ({ codes, scales, codebooks, outliers }: CodedRows): Tensor[] => [
+  ...[codes, scales],
+  ...(codebooks ? [codebooks] : []),
+  ...(outliers ? [outliers] : []),
+]
 
 /** No rows yet. */
 function codedRows(
@@ -325,11 +335,16 @@ function codedRows(
   grid: CacheGrid,
   width: number,
   outliers: number,
+  codebooks: Float32Array | undefined,
 ): GrowingRows {
+  const coupled = grid.coupled ?? 1
   return {
     grid,
     codes: kernels.tensor(0, codeColumns(grid, width), 'u32'),
     scales: kernels.tensor(0, scaleColumns(grid, width), 'u16'),
+    ...(codebooks && {
+      codebooks: kernels.upload(codebooks, (width / coupled) * ENTRIES, coupled),
+    }),
     ...(outliers > 0 && { outliers: kernels.tensor(0, 2 * outliers, 'u16') }),
   }
 }

@@ -11,34 +11,12 @@ import {
 } from '@lowbit/core'
 import * as z from 'zod'
 import { codedCache, type GridChoice } from './coded-cache.ts'
+import { rotated, rotation, sinks, slide, window } from './options.ts'
 
 export type CacheSchemePlugin = AnyPlugin<CacheScheme>
 
-const window = (usual: number) =>
-  z.int().min(0).max(1_000_000).default(usual).describe('newest tokens that stay in full')
-const sinks = z
-  .int()
-  .min(0)
-  .max(32)
-  .default(4)
-  .describe('first tokens that stay in full: all later ones look at them')
-const slide = z
-  .int()
-  .min(0)
-  .max(1_000_000)
-  .default(0)
-  .describe('newest tokens that are kept at all, besides the first few; 0 keeps all')
 const group = (usual: number) =>
   z.int().min(8).max(1024).default(usual).describe('numbers that share a scale')
-const rotation = (usual: 'hadamard' | 'none') =>
-  z
-    .enum(['hadamard', 'none'])
-    .default(usual)
-    .describe('whether heads are turned by a Hadamard matrix, which spreads outliers')
-const rotated = (rotation: 'hadamard' | 'none') => ({
-  keys: rotation === 'hadamard',
-  values: rotation === 'hadamard',
-})
 const range = z
   .number()
   .min(0.1)

@@ -3,6 +3,7 @@
 import { LowbitError } from '../errors.ts'
 import {
   type CodedRows,
+  checkCodebooks,
   checkGrid,
   codeColumns,
   outliersOf,
@@ -71,6 +72,7 @@ export function checkCodedRows(past: CodedRows, width: number): number {
   checkShape(codes, codes.rows, codeColumns(grid, width), 'codes')
   const rows = Math.ceil(codes.rows / grid.tokens)
   checkShape(scales, rows, scaleColumns(grid, width), 'scales')
+  checkCodebooks(past, width)
   return outliersOf(past, width)
 }
 

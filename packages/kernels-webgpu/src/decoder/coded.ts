@@ -254,6 +254,13 @@ function ownRows(past: CodedRows, width: number) {
       { option: 'outliers' },
     )
   }
+  if (past.codebooks) {
+    throw new LowbitError(
+      'not-supported',
+      'the WebGPU kernels have no coupled channels of a cache yet; choose another cache, or run on the CPU kernels',
+      { option: 'cache' },
+    )
+  }
   return { codes: own(past.codes, 'u32'), scales: own(past.scales, 'u16') }
 }
 

@@ -4,8 +4,10 @@ import {
   type CacheGrid,
   type CacheKernels,
   type CodedRows,
+  checkCodebooks,
   checkGrid,
   codeColumns,
+  ENTRIES,
   fromFloat32,
   type Kernels,
   LowbitError,
@@ -88,13 +90,33 @@ export function codedOperations(
     if (at + 1 < words.length) words[at + 1] = Number(pair >> 32n)
   }
 
+  /** An entry of the codebook of vector `place` of a row. */
+  function entryOf({ codebooks, grid }: CodedRows, place: number, code: number) {
+    const coupled = grid.coupled ?? 1
+    const at = (place * ENTRIES + code) * coupled
+    return floats(codebooks!).subarray(at, at + coupled)
+  }
+
+  function nearestEntry(into: CodedRows, place: number, vector: Float32Array): number {
+    let [best, least] = [0, Number.POSITIVE_INFINITY]
+    for (let code = 0; code < ENTRIES; code++) {
+      const distance = entryOf(into, place, code).reduce(
+        (sum, x, i) => sum + (x - vector[i]) ** 2,
+        0,
+      )
+      if (distance < least) [best, least] = [code, distance]
+    }
+    return best
+  }
+
   const self: CacheKernels = {
     encodeRows(into, at, x) {
       const { codes, scales, grid, outliers } = into
       const { rows, columns: width } = x
       checkGrid(grid, width)
+      checkCodebooks(into, width)
       const count = outliersOf(into, width)
-      const { bits, tokens, channels, symmetric, table } = grid
+      const { bits, tokens, channels, symmetric, table, coupled } = grid
       const blocks = width / channels
       const fits =
         codes.type === 'u32' &&
@@ -111,6 +133,15 @@ export function codedOperations(
           const line = (at + Math.floor(i / width)) * codes.columns
           putCode(words, line, i % width, bits, halfBits(value))
         })
+        return
+      }
+      if (coupled) {
+        for (let i = 0; i < values.length; i += coupled) {
+          const vector = values.subarray(i, i + coupled)
+          const place = (i % width) / coupled
+          const line = (at + Math.floor(i / width)) * codes.columns
+          putCode(words, line, place, bits, nearestEntry(into, place, vector))
+        }
         return
       }
       const apart = farthest(values, rows, width, grid, count)
@@ -167,8 +198,9 @@ export function codedOperations(
       const { codes, scales, grid, outliers } = from
       const { rows, columns: width } = out
       checkGrid(grid, width)
+      checkCodebooks(from, width)
       const count = outliersOf(from, width)
-      const { bits, tokens, channels, symmetric } = grid
+      const { bits, tokens, channels, symmetric, coupled = 1 } = grid
       if (at < 0 || at + rows > codes.rows) {
         throw new LowbitError('bad-shape', `there are ${codes.rows} rows, not ${at + rows}`)
       }
@@ -181,7 +213,12 @@ export function codedOperations(
           const [scale, bias] = [line + block, line + blocks + block].map(
             (i) => toFloat32('f16', Uint16Array.of(numbers[i] ?? 0))[0],
           )
-          const code = codeAt(words, (at + row) * codes.columns, column, bits)
+          const place = Math.floor(column / coupled)
+          const code = codeAt(words, (at + row) * codes.columns, place, bits)
+          if (coupled > 1) {
+            values[row * width + column] = entryOf(from, place, code)[column % coupled]
+            continue
+          }
           if (bits === 16) {
             values[row * width + column] = toFloat32('f16', Uint16Array.of(code))[0]
             continue

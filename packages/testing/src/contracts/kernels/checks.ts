@@ -5,6 +5,7 @@ import { collect, type Declare } from '../../checks/declare.ts'
 import { expect } from '../../checks/expect.ts'
 import { type BenchOf, type OpenBench, openBench } from './bench.ts'
 import { cacheContract } from './cache.ts'
+import { coupledContract } from './coupled.ts'
 import { decoderContract } from './decoder.ts'
 import { fittingContract } from './fitting.ts'
 import { gradientContract } from './gradients.ts'
@@ -29,6 +30,7 @@ const GROUPS = {
   decoder: decoderContract,
   cache: cacheContract,
   outliers: outliersContract,
+  coupled: coupledContract,
   gradients: gradientContract,
   training: trainingContract,
   sampling: samplingContract,
@@ -37,6 +39,7 @@ const GROUPS = {
 /** What the WebGPU kernels do not do yet. */
 export const LACKING_ON_WEBGPU = {
   outliers: 'no outliers beside the codes of a cache on WebGPU yet',
+  coupled: 'no coupled channels of a cache on WebGPU yet',
 } as const
 
 /** A group of checks, by its name in GROUPS: `memory`, `matmul`, `rounding`, … */
