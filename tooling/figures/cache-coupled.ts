@@ -1,7 +1,7 @@
 /**
  * What coupled channels lose at 2 and at 1 bit, beside KIVI at 2 bits, and how long they take to fit:
  *
- *     node tooling/figures/cache-coupled.ts [--model FOLDER --text FILE] [--calibration FILE] [--bits 2,1] [--samples 4] [--length 512] [--context 2048] [--skip 0]
+ *     node tooling/figures/cache-coupled.ts [--model FOLDER --text FILE] [--calibration FILE] [--bits 2,1] [--samples 4] [--length 1024] [--context 2048] [--skip 0]
  *
  * Without --calibration the end of the text is learnt from, or the demo's calibration text.
  */
@@ -16,6 +16,7 @@ import { nodeFolder } from '@lowbit/formats/node'
 import { cpu } from '@lowbit/kernels-cpu'
 import { cq, kivi } from '@lowbit/kvcache'
 import { calibrationWindows, fitCache, loadDecoder, loadTokenizer, perplexity } from '@lowbit/model'
+import { referenceOf } from './reference.ts'
 
 const { values: flags } = parseArgs({
   options: {
@@ -24,10 +25,9 @@ const { values: flags } = parseArgs({
     calibration: { type: 'string' },
     bits: { type: 'string', default: '2,1' },
     samples: { type: 'string', default: '4' },
-    length: { type: 'string', default: '512' },
+    length: { type: 'string', default: '1024' },
     context: { type: 'string', default: '2048' },
     skip: { type: 'string', default: '0' },
-    rotation: { type: 'string', default: 'none' },
   },
 })
 
@@ -35,6 +35,7 @@ const kernels = await cpu({ threads: 1, strict: false, wide: true })
 const checkpoint = await openFolder(nodeFolder(flags.model ?? fileURLToPath(DEMO_MODEL.folder)))
 const tokenizer = await loadTokenizer(checkpoint)
 const decoder = await loadDecoder(checkpoint, kernels, { activations: 'f32' })
+const reference = referenceOf(decoder)
 const text = await readFile(flags.text ?? fileURLToPath(DEMO_MODEL.evaluation), 'utf8')
 const context = Math.min(Number(flags.context), decoder.config.context)
 const skip = context * Number(flags.skip)
@@ -48,10 +49,10 @@ const calibration = tokenizer
 const windows = calibrationWindows(calibration, count, length)
 
 console.log('| cache | perplexity | change | KL, nats | fitted in, s |\n|---|---|---|---|---|')
-if (flags.rotation === 'none') await row('kivi 2', kivi())
+await row('kivi 2', kivi())
 for (const bits of flags.bits.split(',').map(Number)) {
   const started = performance.now()
-  const fitted = await fitCache(decoder, cq({ bits, rotation: flags.rotation as 'none' }), windows)
+  const fitted = await fitCache(decoder, cq({ bits }), windows)
   await row(`cq ${bits}`, fitted, (performance.now() - started) / 1000)
 }
 decoder.dispose()
@@ -62,7 +63,7 @@ async function row(name: string, cache: CacheScheme, seconds?: number): Promise<
     perplexity: own,
     referencePerplexity = own,
     kl = 0,
-  } = await perplexity(decoder, tokens, { context, windows: 1, reference: decoder, cache })
+  } = await perplexity(decoder, tokens, { context, windows: 1, reference, cache })
   const change = `${((own / referencePerplexity - 1) * 100).toFixed(2)} %`
   const taken = seconds === undefined ? '' : seconds.toFixed(1)
   console.log(`| ${name} | ${own.toFixed(3)} | ${change} | ${kl.toFixed(5)} | ${taken} |`)

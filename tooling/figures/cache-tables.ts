@@ -35,6 +35,7 @@ import {
   traceBlock,
   unloadBlock,
 } from '@lowbit/model'
+import { referenceOf } from './reference.ts'
 
 const { values: flags } = parseArgs({
   options: {
@@ -74,6 +75,7 @@ const context = Math.min(Number(flags.context), config.context)
 const skip = context * Number(flags.skip)
 const tokens = tokenizer.encode(text.slice(0, (skip + context) * 8)).slice(skip, skip + context)
 const decoder = await loadDecoder(checkpoint, kernels, { activations: 'f32' })
+const reference = referenceOf(decoder)
 console.log('| cache | perplexity | change | KL, nats |\n|---|---|---|---|')
 const found: Record<string, unknown> = {}
 for (const bits of flags.bits.split(',').map(Number) as (2 | 3 | 4)[]) {
@@ -105,7 +107,7 @@ async function row(name: string, options: Parameters<typeof kivi>[0]): Promise<v
     perplexity: own,
     referencePerplexity = own,
     kl = 0,
-  } = await perplexity(decoder, tokens, { context, windows: 1, reference: decoder, cache })
+  } = await perplexity(decoder, tokens, { context, windows: 1, reference, cache })
   const change = ((own / referencePerplexity - 1) * 100).toFixed(2)
   console.log(`| ${name} | ${own.toFixed(3)} | ${change} % | ${kl.toFixed(5)} |`)
 }

@@ -1,23 +1,16 @@
 /** Coupled channels: a scheme that is fitted to a model before it is used. */
 
-import {
-  type CacheSample,
-  type CacheScheme,
-  definePlugin,
-  digest,
-  type Kernels,
-} from '@lowbit/core'
+import { type CacheSample, type CacheScheme, definePlugin, digest } from '@lowbit/core'
 import * as z from 'zod'
 import { type CacheCodebooks, fitCodebook } from './codebooks.ts'
 import { codedCache, type GridChoice } from './coded-cache.ts'
-import { rotated, rotation, sinks, slide, window } from './options.ts'
+import { sinks, slide, window } from './options.ts'
 
 interface Options {
   readonly bits: number
   readonly window: number
   readonly sinks: number
   readonly slide: number
-  readonly rotation: 'hadamard' | 'none'
 }
 
 /** With codebooks it can be created; `name`d by their digest, so that a saved cache knows them. */
@@ -29,31 +22,15 @@ function coupledCache(
   const { bits, window, sinks, slide } = options
   const coupled = bits === 1 ? 8 : 4
   const grid: GridChoice = { bits: 8, per: 'token', group: 1, symmetric: true, coupled }
+  const kept = { window, sinks, slide, rotate: { keys: false, values: false }, codebooks }
+  const given = { ...options, ...(name && { codebooks: name }) }
   return {
-    ...codedCache(
-      'cq',
-      { ...options, ...(name && { codebooks: name }) },
-      {
-        keys: grid,
-        values: grid,
-        window,
-        sinks,
-        slide,
-        rotate: rotated(options.rotation),
-        codebooks,
-      },
-    ),
+    ...codedCache('cq', given, { keys: grid, values: grid, ...kept }),
     async fit(kernels, layers, samples) {
       const found: CacheCodebooks[] = []
       for (let layer = 0; layer < layers; layer++) {
         const { keys, values } = await samples(layer)
-        const fit = async (x: readonly CacheSample[]) =>
-          fitCodebook(
-            kernels,
-            options.rotation === 'hadamard' ? await turned(kernels, x) : x,
-            coupled,
-            sinks,
-          )
+        const fit = (x: readonly CacheSample[]) => fitCodebook(kernels, x, coupled, sinks)
         found.push({ keys: await fit(keys), values: await fit(values) })
       }
       const digests = await Promise.all(
@@ -64,17 +41,6 @@ function coupledCache(
       return coupledCache(options, found, await digest(new TextEncoder().encode(digests.join())))
     },
   }
-}
-
-async function turned(kernels: Kernels, samples: readonly CacheSample[]): Promise<CacheSample[]> {
-  const out: CacheSample[] = []
-  for (const { numbers, width } of samples) {
-    const x = kernels.upload(numbers, numbers.length / width, width)
-    kernels.rotate(x, { block: 64, signs: new Uint8Array(width / 8) })
-    out.push({ numbers: (await kernels.read(x)).slice(), width })
-    kernels.free(x)
-  }
-  return out
 }
 
 /** CQ (Zhang et al., NeurIPS 2024): a code of 8 bits stands for 4 or 8 neighbouring channels of a head. */
@@ -89,7 +55,6 @@ export const cq = definePlugin(
       window: window(128),
       sinks,
       slide,
-      rotation: rotation('none'),
     }),
   },
   (options) => coupledCache(options),

@@ -14,8 +14,8 @@ import type { Session } from '../session.ts'
 import type { OpenedModel } from './open-model.ts'
 import { demoText, readText } from './texts.ts'
 
-/** Longer windows cover more positions, more tokens make codes fit texts that they have not seen. */
-const WINDOWS = 8
+/** More tokens gain little (tooling/figures/cache-coupled.ts); longer windows cover more positions. */
+const WINDOWS = 4
 const LENGTH = 1024
 
 interface Running {

@@ -36,12 +36,6 @@ const GROUPS = {
   sampling: samplingContract,
 } satisfies Record<string, (open: BenchOf, it: Declare) => void>
 
-/** What the WebGPU kernels do not do yet. */
-export const LACKING_ON_WEBGPU = {
-  outliers: 'no outliers beside the codes of a cache on WebGPU yet',
-  coupled: 'no coupled channels of a cache on WebGPU yet',
-} as const
-
 /** A group of checks, by its name in GROUPS: `memory`, `matmul`, `rounding`, … */
 export type KernelGroup = keyof typeof GROUPS
 
