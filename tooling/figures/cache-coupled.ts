@@ -1,7 +1,7 @@
 /**
  * What coupled channels lose at 2 and at 1 bit, beside KIVI at 2 bits, and how long they take to fit:
  *
- *     node tooling/figures/cache-coupled.ts [--model FOLDER --text FILE] [--calibration FILE] [--bits 2,1] [--samples 4] [--length 1024] [--context 2048] [--skip 0]
+ *     node tooling/figures/cache-coupled.ts [--model FOLDER --text FILE] [--calibration FILE] [--bits 2,1] [--samples 4] [--length 1024] [--context 2048] [--skip 0] [--fisher]
  *
  * Without --calibration the end of the text is learnt from, or the demo's calibration text.
  */
@@ -15,7 +15,15 @@ import { openFolder } from '@lowbit/formats'
 import { nodeFolder } from '@lowbit/formats/node'
 import { cpu } from '@lowbit/kernels-cpu'
 import { cq, kivi } from '@lowbit/kvcache'
-import { calibrationWindows, fitCache, loadDecoder, loadTokenizer, perplexity } from '@lowbit/model'
+import {
+  calibrationWindows,
+  fitCache,
+  loadDecoder,
+  loadTokenizer,
+  openDecoder,
+  perplexity,
+} from '@lowbit/model'
+import { cacheSamples, type LayerSample, type Read } from './cache-samples.ts'
 import { referenceOf } from './reference.ts'
 
 const { values: flags } = parseArgs({
@@ -28,6 +36,7 @@ const { values: flags } = parseArgs({
     length: { type: 'string', default: '1024' },
     context: { type: 'string', default: '2048' },
     skip: { type: 'string', default: '0' },
+    fisher: { type: 'boolean', default: false },
   },
 })
 
@@ -48,15 +57,30 @@ const calibration = tokenizer
   .slice(-count * length)
 const windows = calibrationWindows(calibration, count, length)
 
+const known: LayerSample[] = []
 console.log('| cache | perplexity | change | KL, nats | fitted in, s |\n|---|---|---|---|---|')
 await row('kivi 2', kivi())
 for (const bits of flags.bits.split(',').map(Number)) {
   const started = performance.now()
   const fitted = await fitCache(decoder, cq({ bits }), windows)
   await row(`cq ${bits}`, fitted, (performance.now() - started) / 1000)
+  if (flags.fisher) await row(`cq ${bits}, by Fisher information`, await weighted(cq({ bits })))
 }
 decoder.dispose()
 kernels.dispose()
+
+/** Fitted to the same windows, each vector as much as the loss says. */
+async function weighted(scheme: CacheScheme): Promise<CacheScheme> {
+  if (known.length === 0) {
+    const opened = openDecoder(checkpoint, kernels)
+    const read: Read = async (x) => (await kernels.read(x)).slice()
+    for (const ids of windows) known.push(...(await cacheSamples(opened, kernels, ids, read)))
+  }
+  return scheme.fit!(kernels, decoder.cacheShape, async (at) => {
+    const mine = known.filter(({ layer }) => layer === at)
+    return { keys: mine.map(({ keys }) => keys), values: mine.map(({ values }) => values) }
+  })
+}
 
 async function row(name: string, cache: CacheScheme, seconds?: number): Promise<void> {
   const {

@@ -17,6 +17,7 @@ import {
   bitsOf,
   channelsOf,
   codesAt,
+  cosOf,
   coupledOf,
   expandRows,
   HALVES,
@@ -77,7 +78,7 @@ function blend(out: usize, weights: usize, v: usize, stride: usize, count: i32, 
 
 /** Whether rows are multiplied without being expanded. */
 function direct(past: usize, size: i32, keys: bool): bool {
-  if (tableOf(past) || size % PIECE != 0) return false
+  if (tableOf(past) || cosOf(past) || size % PIECE != 0) return false
   const channels = channelsOf(past)
   if (bitsOf(past) == HALVES) return true
   if (tokensOf(past) == 1) return channels % PIECE == 0 && channels <= size
@@ -95,7 +96,7 @@ function piecesOf(past: usize, size: i32): i32 {
 /**
  * q [rows][heads·size]; k, v [positions from `coded` on][keyHeads·size]; `before`: of those, how many stand before the
  * first row. pastKeys, pastValues: described as in coded.ts. `products`: what multiplyEntries makes
- * of coupled keys. `parts` [rows·heads][parts][4 + size], as joinParts takes
+ * of coupled keys that are turned already, or 0. `parts` [rows·heads][parts][4 + size], as joinParts takes
  * them. `scratch`: for each thread rows · group + 3 · groups + 4 · groups lines of 256 floats, groups = size / 32 or 1,
  * then (TILE + 2 + 2 · 3) · size + 64 floats.
  */
@@ -138,7 +139,7 @@ export function attendCoded(
       const from = part * CHUNK
       const some = min(CHUNK, coded - from)
       const room = scores + <usize>queries * LINE
-      if (coupledOf(pastKeys) > 1) {
+      if (products) {
         scoreEntries(scores, LINE, products, queries, head, size, pastKeys, from, some, room)
       } else if (direct(pastKeys, size, true)) {
         scoreCodes(scores, query, queryRow, rows, group, size, pastKeys, from, some, first, room)

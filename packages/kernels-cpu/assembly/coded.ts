@@ -5,6 +5,7 @@
 
 import { HALFWAY } from './coded-planes'
 import { loadHalves } from './simd'
+import { hadamard } from './terms'
 import { take, thread } from './threads'
 
 /** So many bits are no codes, but halves. */
@@ -36,7 +37,7 @@ function middle(bits: i32): f32 {
   return <f32>((1 << bits) - 1) * 0.5
 }
 
-/** Coded rows are described in memory by fourteen 32-bit fields, which src/decoder/coded.ts writes. */
+/** Coded rows are described in memory by seventeen 32-bit fields, which src/decoder/coded.ts writes. */
 // @ts-ignore: decorator
 @inline
 function codesOf(past: usize): usize {
@@ -124,6 +125,26 @@ export function coupledOf(past: usize): i32 {
 @inline
 export function codebookAt(past: usize, channel: i32): usize {
   return load<usize>(past, 52) + (<usize>channel << 10)
+}
+
+/** Of keys that are coded before RoPE, the cosines of the first row; 0 of others. */
+// @ts-ignore: decorator
+@inline
+export function cosOf(past: usize): usize {
+  return load<usize>(past, 56)
+}
+
+// @ts-ignore: decorator
+@inline
+function sinOf(past: usize): usize {
+  return load<usize>(past, 60)
+}
+
+/** Whether such keys were turned by a Hadamard matrix before they were coded. */
+// @ts-ignore: decorator
+@inline
+function isRotated(past: usize): bool {
+  return load<i32>(past, 64) != 0
 }
 
 /** Where the scales of a row's blocks are; where not symmetric, the biases lie behind them. */
@@ -332,6 +353,28 @@ export function expandRows(
     if (row % tokens == 0 || (anew && row == at)) spread(s, z, past, row, first, size)
     expand(to, past, row, first, size, s, z)
     addApart(to, past, row, first, size)
+    if (cosOf(past)) turnHead(to, past, row, size)
+  }
+}
+
+/** A head of a key that was coded before RoPE, as it is at its position. */
+function turnHead(to: usize, past: usize, row: i32, size: i32): void {
+  const half = <usize>(size >> 1) << 2
+  const cos = cosOf(past) + <usize>row * half
+  const sin = sinOf(past) + <usize>row * half
+  let norm: f32 = 1
+  if (isRotated(past)) {
+    hadamard(to, size)
+    norm = <f32>(1 / Math.sqrt(<f64>size))
+  }
+  const factor = f32x4.splat(norm)
+  for (let o: usize = 0; o < half; o += 16) {
+    const c = f32x4.mul(v128.load(cos + o), factor)
+    const s = f32x4.mul(v128.load(sin + o), factor)
+    const a = v128.load(to + o)
+    const b = v128.load(to + half + o)
+    v128.store(to + o, f32x4.sub(f32x4.mul(a, c), f32x4.mul(b, s)))
+    v128.store(to + half + o, f32x4.add(f32x4.mul(b, c), f32x4.mul(a, s)))
   }
 }
 

@@ -105,6 +105,13 @@ export function cacheOperations(device: Device): CacheKernels {
     },
 
     attendCoded(target, query, keys, values, coded, key, value, shape) {
+      if (keys.turn) {
+        throw new LowbitError(
+          'not-supported',
+          'the CUDA kernels do not turn keys that are coded before RoPE yet; set positions to behind, or run on the CPU kernels',
+          { option: 'positions' },
+        )
+      }
       const { heads, keyValueHeads, headSize, start, scale } = shape
       const { rows } = query
       checkCodedAttention(query, keys, values, coded, key, value, shape)

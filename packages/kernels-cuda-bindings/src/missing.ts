@@ -12,7 +12,9 @@ type Missing = Pick<Kernels, (typeof OPERATIONS)[number]>
 
 /** Groups of the contract that need them, and why they are not checked. */
 export const MISSING: Readonly<Record<string, string>> = Object.fromEntries(
-  ['tables', 'vectors', 'outliers', 'coupled'].map((group) => [...[group, 'not on CUDA yet']]),
+  ['tables', 'vectors', 'outliers', 'coupled', 'positions'].map((group) => [
+    ...[group, 'not on CUDA yet'],
+  ]),
 )
 
 export function missingOperations(): Missing {

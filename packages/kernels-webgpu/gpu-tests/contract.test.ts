@@ -1,10 +1,13 @@
 /** The contract of kernels on a real adapter, in every variant; `npm run test:webgpu` chooses the driver. */
 
 import { describeKernels } from '@lowbit/testing'
+import { LACKING_ON_WEBGPU } from '@lowbit/testing/checks'
 import { PLAIN } from '../src/gpu/device.ts'
 import { webgpu } from '../src/index.ts'
 
-describeKernels('webgpu, no optional features', () => webgpu({ features: [] }))
+const lacking = { skip: LACKING_ON_WEBGPU }
+
+describeKernels('webgpu, no optional features', () => webgpu({ features: [] }), lacking)
 
 const { features, dispose } = await webgpu({ features: [] })
 dispose()
@@ -22,5 +25,5 @@ describeKernels('webgpu, x in fewer bits', () => webgpu({ choices: rounding }), 
   only: ['matmul'],
 })
 if (features.includes('subgroups')) {
-  describeKernels('webgpu, by subgroups', () => webgpu({ choices: bySubgroups }))
+  describeKernels('webgpu, by subgroups', () => webgpu({ choices: bySubgroups }), lacking)
 }

@@ -1,6 +1,7 @@
 /** A cache of layers that keep their older tokens in codes. */
 
 import {
+  bytesOfTensor,
   type Cache,
   type CacheGrid,
   type CacheScheme,
@@ -13,6 +14,7 @@ import {
 } from '@lowbit/core'
 import type { CacheCodebooks } from './codebooks.ts'
 import { createLayer, layoutBytes, type Rotated, usualLayout } from './layer.ts'
+import { loadPositions } from './positions.ts'
 
 export interface GridChoice {
   /** 16: halves, of which none share a scale. */
@@ -38,6 +40,8 @@ export interface CodedCacheOptions {
   /** The newest tokens that are kept at all; 0: all are. */
   readonly slide: number
   readonly rotate: Rotated
+  /** Whether keys are coded behind RoPE, or before it and turned when they are read. */
+  readonly positions?: 'behind' | 'before'
   /** Of each layer, where channels are coupled: without them nothing can be created. */
   readonly codebooks?: readonly CacheCodebooks[]
 }
@@ -59,7 +63,10 @@ export function codedCache(
       const choices = { ...options, ...gridsOf(options, shape, name), outliers }
       const layout = usualLayout(choices, length)
       return {
-        bytes: layers * layoutBytes(choices, layout, width),
+        bytes:
+          layers * layoutBytes(choices, layout, width) +
+          // Cosines, sines, and those of the way back.
+          (options.positions === 'before' ? 3 * length * (headSize / 2) * 4 : 0),
         tokens: length - layout.forgotten,
         codedNumbers: layers * layout.coded * width * 2,
       }
@@ -75,7 +82,7 @@ const outlierCounts = ({ keys, values }: CodedCacheOptions, width: number) =>
 
 /** The grids of keys and values for heads of a model; refuses what does not go with them. */
 function gridsOf(
-  { keys, values, window, rotate }: CodedCacheOptions,
+  { keys, values, window, slide, positions, rotate }: CodedCacheOptions,
   { headSize, context }: Omit<CacheShape, 'capacity'>,
   name: string,
 ): { keys: CacheGrid; values: CacheGrid } {
@@ -84,6 +91,9 @@ function gridsOf(
   }
   if (context !== undefined && window > context) {
     refuse(`a window of ${window} tokens is longer than the model's context of ${context}`)
+  }
+  if (positions === 'before' && slide > 0) {
+    refuse('keys coded before RoPE stay in their places; set slide to 0, or positions to behind')
   }
   if (headSize % 8 !== 0) refuse(`heads of ${headSize} numbers do not divide into eights`)
   const grids = { keys: gridOf(keys, headSize, refuse), values: gridOf(values, headSize, refuse) }
@@ -105,8 +115,16 @@ function createCache(
   const grids = gridsOf(options, shape, name)
   const outliers = outlierCounts(options, shape.keyValueHeads * shape.headSize)
   const codebooks = codebooksOf(options, grids, shape, name)
+  const positions =
+    options.positions === 'before' ? loadPositions(kernels, shape, capacity) : undefined
   const layers = Array.from({ length: count }, (_, i) =>
-    createLayer(kernels, shape, { ...options, ...grids, outliers, codebooks: codebooks?.[i] }),
+    createLayer(kernels, shape, {
+      ...options,
+      ...grids,
+      outliers,
+      codebooks: codebooks?.[i],
+      positions,
+    }),
   )
   let length = 0
   return {
@@ -114,7 +132,9 @@ function createCache(
       return length
     },
     get bytes() {
-      return layers.reduce((sum, layer) => sum + layer.bytes, 0)
+      const angles = Object.values(positions ?? {})
+      const shared = angles.reduce((sum, tensor) => sum + bytesOfTensor(tensor), 0)
+      return layers.reduce((sum, layer) => sum + layer.bytes, shared)
     },
     get steady() {
       return layers[0].steady(length)
@@ -162,6 +182,7 @@ function createCache(
     },
     dispose() {
       for (const layer of layers) layer.dispose()
+      if (positions) kernels.free(...Object.values(positions))
     },
   }
 }

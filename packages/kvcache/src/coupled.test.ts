@@ -37,7 +37,7 @@ const sample = (tokens: number, seed: number): CacheSample => ({
 })
 
 const fitted = (scheme: CacheScheme, seed = 1): Promise<CacheScheme> =>
-  scheme.fit!(kernels, shape.layers, async (layer) => ({
+  scheme.fit!(kernels, shape, async (layer) => ({
     keys: [sample(300, seed + layer), sample(90, seed + 9)],
     values: [sample(300, seed + 20 + layer)],
   }))

@@ -16,6 +16,10 @@ export const slide = z
   .max(1_000_000)
   .default(0)
   .describe('newest tokens that are kept at all, besides the first few; 0 keeps all')
+export const positions = z
+  .enum(['behind', 'before'])
+  .default('behind')
+  .describe('whether keys are coded behind RoPE, or before it and turned when they are read')
 export const rotation = (usual: 'hadamard' | 'none') =>
   z
     .enum(['hadamard', 'none'])

@@ -11,7 +11,7 @@ import {
 } from '@lowbit/core'
 import * as z from 'zod'
 import { codedCache, type GridChoice } from './coded-cache.ts'
-import { rotated, rotation, sinks, slide, window } from './options.ts'
+import { positions, rotated, rotation, sinks, slide, window } from './options.ts'
 
 export type CacheSchemePlugin = AnyPlugin<CacheScheme>
 
@@ -67,13 +67,14 @@ function perToken({ name, summary, grid, ...usual }: PerToken) {
         range: range.default(grid.table ? 1 : usualRange(grid.bits)),
         outliers,
         rotation: rotation(usual.rotation),
+        positions,
       }),
     },
     (options) => {
-      const { group, window, sinks, slide, range, outliers, rotation } = options
+      const { group, range, outliers, rotation, ...kept } = options
       const choice: GridChoice = { ...grid, per: 'token', group, outliers }
       return codedCache(name, options, {
-        ...{ keys: choice, values: { ...choice, range }, window, sinks, slide },
+        ...{ keys: choice, values: { ...choice, range }, ...kept },
         rotate: rotated(rotation),
       })
     },
@@ -173,6 +174,7 @@ export const kivi = definePlugin(
       outliers,
       tables,
       rotation: rotation('hadamard'),
+      positions,
     }),
   },
   (options) => {
@@ -188,6 +190,7 @@ export const kivi = definePlugin(
         keys: { bits, per: 'channel', group, symmetric: false, outliers, table: keys },
         values: { bits, per: 'token', group, symmetric: false, range, outliers, table: values },
         ...{ window: options.window, sinks: options.sinks, slide: options.slide },
+        positions: options.positions,
         rotate: rotated(options.rotation),
       },
     )

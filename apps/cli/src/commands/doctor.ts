@@ -3,7 +3,7 @@
 import os from 'node:os'
 import type { Kernels } from '@lowbit/core'
 import { bytes } from '@lowbit/inspection'
-import { measureSpeed } from '@lowbit/testing/checks'
+import { LACKING_ON_WEBGPU, measureSpeed } from '@lowbit/testing/checks'
 import type { Command } from 'commander'
 import { wasmFeatures } from '../checkup/features.ts'
 import { type Check, checkContract, checkDemo, checkMatrices } from '../checkup/results.ts'
@@ -76,7 +76,8 @@ async function examine(flags: DoctorFlags, session: Session): Promise<void> {
     // Drivers of GPUs differ in what they get wrong; the CPU's kernels are the same WebAssembly everywhere.
     if (flags.contract || !strict.strict) {
       const make = () => session.kernels(flags, strict.strict)
-      checks.push(...(await checkContract(make, session.signal, progress, nvidia?.missing)))
+      const lacking = strict.name === 'webgpu' ? LACKING_ON_WEBGPU : nvidia?.missing
+      checks.push(...(await checkContract(make, session.signal, progress, lacking)))
     }
     progress.update(1, 'measuring speed')
   } finally {

@@ -6,6 +6,7 @@ import {
   checkCodebooks,
   checkGrid,
   codeColumns,
+  type KeyTurn,
   outliersOf,
   scaleColumns,
 } from '../plugins/cache-kernels.ts'
@@ -87,6 +88,17 @@ export function checkDecoding({ codes }: CodedRows, at: number, rows: number): v
   if (at < 0 || at + rows > codes.rows) refuse(`there are ${codes.rows} rows, not ${at + rows}`)
 }
 
+function checkTurn({ rotated, cos, sin, from }: KeyTurn, coded: number, headSize: number): void {
+  checkShape(cos, cos.rows, headSize / 2, 'cos')
+  checkShape(sin, cos.rows, headSize / 2, 'sin')
+  if (from < 0 || from + coded > cos.rows) {
+    refuse(`no angles for positions ${from} to ${from + coded} of keys in codes`)
+  }
+  if (rotated && !Number.isInteger(Math.log2(headSize))) {
+    refuse(`heads of ${headSize} are no power of two, which a Hadamard matrix asks for`)
+  }
+}
+
 /** Positions of which the first `coded` are in codes. Gives how many are not. */
 export function checkCodedAttention(
   q: Tensor,
@@ -113,5 +125,7 @@ export function checkCodedAttention(
   if (coded > Math.min(keys.codes.rows, values.codes.rows)) {
     refuse(`fewer than ${coded} positions are in codes`)
   }
+  if (values.turn) refuse('values have no positions to be turned by')
+  if (keys.turn) checkTurn(keys.turn, coded, headSize)
   return fresh
 }

@@ -30,6 +30,17 @@ export interface CacheGrid {
 export const ENTRIES = 256
 
 /**
+ * How keys that are coded before RoPE become keys: each head by an orthonormal Hadamard matrix where `rotated`, then row
+ * r by the angles of position from + r. cos and sin are [positions, headSize / 2], as `rope` takes them.
+ */
+export interface KeyTurn {
+  readonly rotated: boolean
+  readonly cos: Tensor
+  readonly sin: Tensor
+  readonly from: number
+}
+
+/**
  * Rows in codes. `codes` u32 [capacity, width / coupled · bits / 32, rounded up]: code i of a row has the bits from
  * i · bits on, counted from the lowest of the first word.
  * `scales` u16 [capacity / tokens, width / channels], or twice as many columns where not symmetric: f16 scales, then
@@ -46,6 +57,8 @@ export interface CodedRows {
   readonly grid: CacheGrid
   readonly codebooks?: Tensor
   readonly outliers?: Tensor
+  /** Of keys: attention turns them as it reads them; coding and decoding leave them alone. */
+  readonly turn?: KeyTurn
 }
 
 export interface CacheKernels {

@@ -8,6 +8,8 @@ export interface CacheShape {
   readonly capacity: number
   /** Positions that the model can tell apart, where they are known. */
   readonly context?: number
+  /** The angles by which RoPE turns keys at the first positions, [positions, headSize / 2] each. */
+  readonly rope?: (positions: number) => { readonly cos: Float32Array; readonly sin: Float32Array }
 }
 
 /** How a cache's tokens are kept: whole numbers by name, `length` among them. */
@@ -48,7 +50,11 @@ export interface CacheScheme {
    * The scheme that has learnt what it must know of a model's keys and values, layer by layer, before it can create.
    * Absent where nothing is to be learnt.
    */
-  fit?(kernels: Kernels, layers: number, samples: CacheSamples): Promise<CacheScheme>
+  fit?(
+    kernels: Kernels,
+    shape: Omit<CacheShape, 'capacity'>,
+    samples: CacheSamples,
+  ): Promise<CacheScheme>
   /** What so many tokens come to that were run one at a time. */
   size(shape: Omit<CacheShape, 'capacity'>, length: number): CacheSize
 }

@@ -23,7 +23,7 @@ const FEW_ROWS = 5
 const CHUNK = 256
 const TILE = 8
 /** Bytes of the description of rows. */
-const DESCRIBED = 64
+const DESCRIBED = 128
 /** Floats of a part before its output. */
 const PART_HEAD = 4
 
@@ -45,7 +45,7 @@ export function codedOperations(device: Device): CacheKernels {
 
   /** Describes rows where the kernels read it (assembly/coded.ts); `which` of the two of one call. */
   function describe(from: CodedRows, width: number, which = 0): number {
-    const { codes, scales, grid, codebooks, outliers } = from
+    const { codes, scales, grid, codebooks, outliers, turn } = from
     const count = checkCodedRows(from, width)
     const { bits, tokens, channels, symmetric, coupled = 1 } = grid
     const [c, s] = [own(codes, 'u32'), own(scales, 'u16')]
@@ -55,7 +55,11 @@ export function codedOperations(device: Device): CacheKernels {
     memory.u32.set([...fields, apart, count], at / 4)
     memory.f32[at / 4 + 10] = grid.range ?? 1
     const entries = codebooks ? own(codebooks).at : 0
-    memory.u32.set([codeColumns(grid, width) * 4, coupled, entries], at / 4 + 11)
+    const angles = turn
+      ? [turn.cos, turn.sin].map((x) => own(x).at + turn.from * x.columns * 4)
+      : [0, 0]
+    const more = [codeColumns(grid, width) * 4, coupled, entries, ...angles, turn?.rotated ? 1 : 0]
+    memory.u32.set(more, at / 4 + 11)
     return at
   }
 
@@ -142,7 +146,8 @@ export function codedOperations(device: Device): CacheKernels {
       const lines = (rows * heads) / keyValueHeads + 2 * groups + 3
       const room = device.roomPerThread('coded', (lines * CHUNK + (TILE + 2) * headSize + 64) * 4)
       const scratch = [room.at, room.each]
-      const products = keys.codebooks ? multiplyEntries(q, rows, shape, keys, past[0], scratch) : 0
+      const direct = keys.codebooks && !keys.turn
+      const products = direct ? multiplyEntries(q, rows, shape, keys, past[0], scratch) : 0
       device.run('attendCoded', work, at, q, rows, ...same, ...past, products, ...scratch)
       device.run(
         'joinParts',

@@ -8,6 +8,7 @@ import {
   checkDecoding,
   checkEncoding,
   ENTRIES,
+  LowbitError,
 } from '@lowbit/core'
 import { borrowing, type Device, partOf, type Span } from '../gpu/device.ts'
 import { LANES } from '../gpu/shader.ts'
@@ -135,6 +136,13 @@ export function codedOperations(device: Device): CacheKernels {
     },
 
     attendCoded(target, query, keys, values, coded, key, value, shape) {
+      if (keys.turn) {
+        throw new LowbitError(
+          'not-supported',
+          'the WebGPU kernels do not turn keys that are coded before RoPE yet; set positions to behind, or run on the CPU kernels',
+          { option: 'positions' },
+        )
+      }
       const { heads, keyValueHeads, headSize } = shape
       const { rows } = query
       const fresh = checkCodedAttention(query, keys, values, coded, key, value, shape)

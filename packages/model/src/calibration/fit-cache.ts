@@ -30,7 +30,7 @@ export async function fitCache(
       kernels.free(decoder.forward(window, cache))
       await onProgress?.(caches.length, total)
     }
-    return await scheme.fit(kernels, layers, async (layer) => {
+    return await scheme.fit(kernels, cacheShape, async (layer) => {
       signal?.throwIfAborted()
       await onProgress?.(windows.length + layer, total)
       const width = keyValueHeads * headSize

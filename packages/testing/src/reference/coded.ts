@@ -5,6 +5,7 @@ import {
   type CacheKernels,
   type CodedRows,
   checkCodebooks,
+  checkCodedAttention,
   checkGrid,
   codeColumns,
   ENTRIES,
@@ -52,7 +53,7 @@ function farthest(
 
 export function codedOperations(
   { floats, codes: codesOf, operations }: Memory,
-  { attention }: Pick<Kernels, 'attention'>,
+  { attention, rope, rotate }: Pick<Kernels, 'attention' | 'rope' | 'rotate'>,
 ): CacheKernels {
   /** The number that a code of a block stands for. */
   function numberOf(
@@ -236,17 +237,20 @@ export function codedOperations(
 
     attendCoded(out, q, keys, values, coded, k, v, shape) {
       const width = shape.keyValueHeads * shape.headSize
-      const fresh = shape.start - coded + q.rows
-      const short = coded < 0 || coded > shape.start || k.rows < fresh || v.rows < fresh
-      if (short || shape.headSize % 8 !== 0) {
-        throw new LowbitError('bad-shape', 'there are fewer keys or values')
-      }
+      const fresh = checkCodedAttention(q, keys, values, coded, k, v, shape)
       const dense = [
         [keys, k],
         [values, v],
       ].map(([past, now]) => {
         const all = operations.tensor(coded + fresh, width)
-        if (coded > 0) self.decodeRows(operations.rows(all, 0, coded), past as CodedRows, 0)
+        if (coded > 0) {
+          const { turn } = past as CodedRows
+          const rows = operations.rows(all, 0, coded)
+          self.decodeRows(rows, past as CodedRows, 0)
+          const signs = new Uint8Array(Math.ceil(width / 8))
+          if (turn?.rotated) rotate(rows, { block: shape.headSize, signs })
+          if (turn) rope(rows, turn.cos, turn.sin, shape.headSize, turn.from)
+        }
         const tensor = now as typeof k
         operations.copy(
           operations.rows(all, coded, coded + fresh),

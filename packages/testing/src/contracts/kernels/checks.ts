@@ -13,6 +13,7 @@ import { linearAlgebraContract } from './linear-algebra.ts'
 import { matmulContract } from './matmul.ts'
 import { memoryContract } from './memory.ts'
 import { outliersContract } from './outliers.ts'
+import { positionsContract } from './positions.ts'
 import { roundingContract } from './rounding.ts'
 import { samplingContract } from './sampling.ts'
 import { tablesContract } from './tables.ts'
@@ -31,10 +32,16 @@ const GROUPS = {
   cache: cacheContract,
   outliers: outliersContract,
   coupled: coupledContract,
+  positions: positionsContract,
   gradients: gradientContract,
   training: trainingContract,
   sampling: samplingContract,
 } satisfies Record<string, (open: BenchOf, it: Declare) => void>
+
+/** What the WebGPU kernels do not do yet. */
+export const LACKING_ON_WEBGPU = {
+  positions: 'keys in codes are not turned by their positions on WebGPU yet',
+} as const
 
 /** A group of checks, by its name in GROUPS: `memory`, `matmul`, `rounding`, … */
 export type KernelGroup = keyof typeof GROUPS

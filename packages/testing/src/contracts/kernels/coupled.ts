@@ -10,7 +10,12 @@ import { store } from './cache.ts'
 const gridOf = (coupled: 4 | 8): CacheGrid => ({ ...HALVES, bits: 8, coupled })
 
 /** Entries that differ from vector to vector; two of each codebook are alike. */
-function coupledStore(side: Side, coupled: 4 | 8, capacity: number, width: number): CodedRows {
+export function coupledStore(
+  side: Side,
+  coupled: 4 | 8,
+  capacity: number,
+  width: number,
+): CodedRows {
   const values = randomValues(width * ENTRIES, seededRandom(coupled + width))
   for (let at = 0; at < values.length; at += ENTRIES * coupled) {
     values.copyWithin(at + 7 * coupled, at + 3 * coupled, at + 4 * coupled)
