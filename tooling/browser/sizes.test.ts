@@ -8,7 +8,7 @@ import { describe, expect, it } from 'vitest'
 /** Kilobytes; a little above what it takes today, so that a heavy dependency is noticed and not every line. */
 const BUDGETS: Readonly<Record<string, number>> = {
   safetensors: 10,
-  core: 38,
+  core: 39,
   formats: 50,
   model: 64,
   pipeline: 115,
@@ -18,7 +18,7 @@ const BUDGETS: Readonly<Record<string, number>> = {
   'quantizer-vptq': 38,
   'quantizer-gptvq': 35,
   palettize: 38,
-  'kernels-cpu': 82,
+  'kernels-cpu': 84,
   'kernels-webgpu': 64,
 }
 

@@ -11,30 +11,15 @@
 import { readFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
-import type { Tensor } from '@lowbit/core'
+import type { CacheSample, Tensor } from '@lowbit/core'
 import { DEMO_MODEL } from '@lowbit/demo-model'
 import { openFolder } from '@lowbit/formats'
 import { nodeFolder } from '@lowbit/formats/node'
 import { cpu } from '@lowbit/kernels-cpu'
-import { type CacheSample, fitCacheTable, kivi } from '@lowbit/kvcache'
-import {
-  attendWithin,
-  backwardBlock,
-  backwardHead,
-  freeTrace,
-  loadBlock,
-  loadDecoder,
-  loadEmbedding,
-  loadFinalNorm,
-  loadHead,
-  loadRope,
-  loadTokenizer,
-  openDecoder,
-  perplexity,
-  runBlock,
-  traceBlock,
-  unloadBlock,
-} from '@lowbit/model'
+import { fitCacheTable, kivi } from '@lowbit/kvcache'
+import { loadDecoder, loadTokenizer, openDecoder, perplexity } from '@lowbit/model'
+import { cacheSamples } from './cache-samples.ts'
+import { referenceOf } from './reference.ts'
 
 const { values: flags } = parseArgs({
   options: {
@@ -68,12 +53,19 @@ const calibration = tokenizer
 const width = config.keyValueHeads * config.headSize
 
 const samples: { keys: CacheSample[]; values: CacheSample[] } = { keys: [], values: [] }
-for (let i = 0; i < count; i++) await measure(calibration.slice(i * SAMPLE, (i + 1) * SAMPLE))
+for (let i = 0; i < count; i++) {
+  const ids = calibration.slice(i * SAMPLE, (i + 1) * SAMPLE)
+  for (const { keys, values } of await cacheSamples(opened, kernels, ids, turned)) {
+    samples.keys.push(keys)
+    samples.values.push(values)
+  }
+}
 
 const context = Math.min(Number(flags.context), config.context)
 const skip = context * Number(flags.skip)
 const tokens = tokenizer.encode(text.slice(0, (skip + context) * 8)).slice(skip, skip + context)
 const decoder = await loadDecoder(checkpoint, kernels, { activations: 'f32' })
+const reference = referenceOf(decoder)
 console.log('| cache | perplexity | change | KL, nats |\n|---|---|---|---|')
 const found: Record<string, unknown> = {}
 for (const bits of flags.bits.split(',').map(Number) as (2 | 3 | 4)[]) {
@@ -105,7 +97,7 @@ async function row(name: string, options: Parameters<typeof kivi>[0]): Promise<v
     perplexity: own,
     referencePerplexity = own,
     kl = 0,
-  } = await perplexity(decoder, tokens, { context, windows: 1, reference: decoder, cache })
+  } = await perplexity(decoder, tokens, { context, windows: 1, reference, cache })
   const change = ((own / referencePerplexity - 1) * 100).toFixed(2)
   console.log(`| ${name} | ${own.toFixed(3)} | ${change} % | ${kl.toFixed(5)} |`)
 }
@@ -114,58 +106,7 @@ function rounded(table: Float32Array): number[] {
   return [...table].map((value) => Number(value.toFixed(4)))
 }
 
-/** Keys and values of a sample, with the squares of their gradients. */
-async function measure(ids: readonly number[]): Promise<void> {
-  const rope = loadRope(opened, ids.length)
-  const run = { kernels, config, ...rope }
-  const embedding = await loadEmbedding(opened)
-  const stream = kernels.tensor(ids.length, config.hidden)
-  kernels.gather(stream, embedding, Uint32Array.from(ids))
-  const inputs: Tensor[] = []
-  for (let layer = 0; layer < config.layers; layer++) {
-    const input = kernels.tensor(stream.rows, stream.columns)
-    kernels.copy(input, stream)
-    inputs.push(input)
-    const block = await loadBlock(opened, layer)
-    runBlock(run, block, stream, attendWithin(run))
-    unloadBlock(kernels, block)
-  }
-  const output = await loadHead(opened, embedding)
-  const finalNorm = await loadFinalNorm(opened)
-  const targets = Uint32Array.from(ids.slice(1))
-  const scored = kernels.rows(stream, 0, targets.length)
-  const part = backwardHead(run, { finalNorm, output }, scored, (logits, from) => {
-    const here = targets.subarray(from, from + logits.rows)
-    kernels.crossEntropyGradient(logits, logits, here, 1)
-  })
-  const gradient = kernels.tensor(stream.rows, stream.columns)
-  kernels.copy(kernels.rows(gradient, 0, targets.length), part)
-  kernels.free(part, stream)
-  if (output !== embedding) kernels.unload(output)
-  kernels.unload(embedding)
-  for (let layer = config.layers - 1; layer >= 0; layer--) {
-    const block = await loadBlock(opened, layer)
-    const trace = traceBlock(run, block, inputs[layer])
-    const reads: Promise<void>[] = []
-    backwardBlock(run, block, trace, gradient, {
-      onKeysAndValues(keys, values) {
-        reads.push(take(samples.keys, trace.k, keys), take(samples.values, trace.v, values))
-      },
-    })
-    await Promise.all(reads)
-    freeTrace(kernels, trace)
-    kernels.free(inputs[layer])
-    unloadBlock(kernels, block)
-  }
-  kernels.free(gradient, rope.cos, rope.sin)
-}
-
 /** Heads are turned before they are coded, and their gradients with them. */
-async function take(into: CacheSample[], x: Tensor, gradient: Tensor): Promise<void> {
-  const [numbers, slopes] = await Promise.all([x, gradient].map(turned))
-  into.push({ numbers, weights: slopes.map((slope) => slope ** 2), width })
-}
-
 async function turned(x: Tensor): Promise<Float32Array> {
   const copy = kernels.tensor(x.rows, width)
   kernels.copy(copy, x)

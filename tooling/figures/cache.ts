@@ -17,6 +17,7 @@ import { cpu } from '@lowbit/kernels-cpu'
 import { f16, fp8, int2, int3, int4, int8, kivi, nf4 } from '@lowbit/kvcache'
 import { type Decoder, fullCache, loadDecoder, loadTokenizer, perplexity } from '@lowbit/model'
 import { fillCache } from '../bench/src/fill-cache.ts'
+import { referenceOf } from './reference.ts'
 
 const { values: flags } = parseArgs({
   options: {
@@ -80,6 +81,7 @@ const WARM_UP = 300
 const kernels = await cpu({ threads: Number(flags.threads), strict: false, wide: true })
 const checkpoint = await openFolder(nodeFolder(flags.model ?? fileURLToPath(DEMO_MODEL.folder)))
 const decoder = await loadDecoder(checkpoint, kernels, { activations: 'f32' })
+const reference = referenceOf(decoder)
 const tokenizer = await loadTokenizer(checkpoint)
 const text = await readFile(flags.text ?? fileURLToPath(DEMO_MODEL.evaluation), 'utf8')
 const context = Math.min(Number(flags.context ?? 2048), decoder.config.context)
@@ -107,7 +109,7 @@ async function losses(): Promise<void> {
     } = await perplexity(decoder, tokens, {
       context,
       windows,
-      reference: decoder,
+      reference,
       cache: make(),
     })
     const change = `${(100 * (own / referencePerplexity - 1)).toFixed(2)} %`

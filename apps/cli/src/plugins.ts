@@ -2,6 +2,7 @@
 
 import type { Kernels, QuantizerPlugin } from '@lowbit/core'
 import { cpu } from '@lowbit/kernels-cpu'
+import { CACHE_SCHEMES as BY_OPTIONS, type CacheSchemePlugin, cq } from '@lowbit/kvcache'
 import { palettize } from '@lowbit/palettize'
 import { gptq } from '@lowbit/quantizer-gptq'
 import { gptvq, pq } from '@lowbit/quantizer-gptvq'
@@ -10,9 +11,11 @@ import { vptq } from '@lowbit/quantizer-vptq'
 import { keptChoices } from './kept-choices.ts'
 
 export { FORMATS } from '@lowbit/formats'
-export { CACHE_SCHEMES } from '@lowbit/kvcache'
 
 export const QUANTIZERS: readonly QuantizerPlugin[] = [gptq, vptq, gptvq, palettize, pq, rtn]
+
+/** `cq` learns from a text first (model-source/fit-cache.ts). */
+export const CACHE_SCHEMES: readonly CacheSchemePlugin[] = [...BY_OPTIONS, cq]
 
 /** What `quantize` does when no method is named: the best known. */
 export const DEFAULT_METHOD = 'gptq'

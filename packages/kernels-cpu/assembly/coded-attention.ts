@@ -17,6 +17,8 @@ import {
   bitsOf,
   channelsOf,
   codesAt,
+  cosOf,
+  coupledOf,
   expandRows,
   HALVES,
   lineOf,
@@ -27,6 +29,7 @@ import {
 } from './coded'
 import { attendApart } from './coded-outliers'
 import { arrange, PIECE, planeKeys, planeMix, TOGETHER } from './coded-planes'
+import { mixEntries, scoreEntries } from './coded-vectors'
 import { exp4 } from './exp'
 import { fma, sum } from './simd'
 import { peak, weigh } from './softmax'
@@ -75,7 +78,7 @@ function blend(out: usize, weights: usize, v: usize, stride: usize, count: i32, 
 
 /** Whether rows are multiplied without being expanded. */
 function direct(past: usize, size: i32, keys: bool): bool {
-  if (tableOf(past) || size % PIECE != 0) return false
+  if (tableOf(past) || cosOf(past) || size % PIECE != 0) return false
   const channels = channelsOf(past)
   if (bitsOf(past) == HALVES) return true
   if (tokensOf(past) == 1) return channels % PIECE == 0 && channels <= size
@@ -92,7 +95,8 @@ function piecesOf(past: usize, size: i32): i32 {
 
 /**
  * q [rows][heads·size]; k, v [positions from `coded` on][keyHeads·size]; `before`: of those, how many stand before the
- * first row. pastKeys, pastValues: described as in coded.ts. `parts` [rows·heads][parts][4 + size], as joinParts takes
+ * first row. pastKeys, pastValues: described as in coded.ts. `products`: what multiplyEntries makes
+ * of coupled keys that are turned already, or 0. `parts` [rows·heads][parts][4 + size], as joinParts takes
  * them. `scratch`: for each thread rows · group + 3 · groups + 4 · groups lines of 256 floats, groups = size / 32 or 1,
  * then (TILE + 2 + 2 · 3) · size + 64 floats.
  */
@@ -110,6 +114,7 @@ export function attendCoded(
   v: usize,
   pastKeys: usize,
   pastValues: usize,
+  products: usize,
   scratch: usize,
   room: usize,
 ): void {
@@ -134,7 +139,9 @@ export function attendCoded(
       const from = part * CHUNK
       const some = min(CHUNK, coded - from)
       const room = scores + <usize>queries * LINE
-      if (direct(pastKeys, size, true)) {
+      if (products) {
+        scoreEntries(scores, LINE, products, queries, head, size, pastKeys, from, some, room)
+      } else if (direct(pastKeys, size, true)) {
         scoreCodes(scores, query, queryRow, rows, group, size, pastKeys, from, some, first, room)
         attendApart(false, query, queryRow, <usize>size << 2, scores, LINE, rows, group, size, pastKeys, from, some, first)
       } else {
@@ -144,7 +151,9 @@ export function attendCoded(
         exponentials(to + <usize>(i / group) * nextRow + <usize>(i % group) * next, scores + <usize>i * LINE, some, scale)
       }
       const out = to + HEAD
-      if (direct(pastValues, size, false)) {
+      if (coupledOf(pastValues) > 1) {
+        mixEntries(out, nextRow, next, scores, LINE, rows, group, size, pastValues, from, some, first)
+      } else if (direct(pastValues, size, false)) {
         mixCodes(out, nextRow, next, scores, rows, group, size, pastValues, from, some, first, room)
         attendApart(true, out, nextRow, next, scores, LINE, rows, group, size, pastValues, from, some, first)
       } else {
@@ -266,7 +275,7 @@ function scoreCodes(
   const pieces = size / PIECE
   const groups = pieces / together
   const stride = lineOf(past)
-  const codes = codesAt(past, from) + <usize>((first * bits) >> 3)
+  const codes = codesAt(past, from, first)
   const biases = room + <usize>groups * LINE
   const arranged = biases + <usize>groups * LINE
   const line = <usize>size << 2
@@ -353,7 +362,7 @@ function mixCodes(
   const together = piecesOf(past, size)
   const groups = pieces / together
   const stride = lineOf(past)
-  const codes = codesAt(past, from) + <usize>((first * bits) >> 3)
+  const codes = codesAt(past, from, first)
   const biases = room + <usize>groups * LINE
   const weights = biases + <usize>groups * LINE
   tokenScales(room, biases, LINE, past, from, count, first, groups)

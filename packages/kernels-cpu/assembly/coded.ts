@@ -5,6 +5,7 @@
 
 import { HALFWAY } from './coded-planes'
 import { loadHalves } from './simd'
+import { hadamard } from './terms'
 import { take, thread } from './threads'
 
 /** So many bits are no codes, but halves. */
@@ -36,7 +37,7 @@ function middle(bits: i32): f32 {
   return <f32>((1 << bits) - 1) * 0.5
 }
 
-/** Coded rows are described in memory by eleven 32-bit fields, which src/decoder/coded.ts writes. */
+/** Coded rows are described in memory by seventeen 32-bit fields, which src/decoder/coded.ts writes. */
 // @ts-ignore: decorator
 @inline
 function codesOf(past: usize): usize {
@@ -105,6 +106,47 @@ function rangeOf(past: usize): f32 {
   return load<f32>(past, 40)
 }
 
+/** Bytes from row to row of codes. */
+// @ts-ignore: decorator
+@inline
+export function lineOf(past: usize): usize {
+  return load<usize>(past, 44)
+}
+
+/** Channels that a code stands for: 1, or 4 or 8 that have codebooks (coded-vectors.ts). */
+// @ts-ignore: decorator
+@inline
+export function coupledOf(past: usize): i32 {
+  return load<i32>(past, 48)
+}
+
+/** Where the codebook is that begins at a channel. */
+// @ts-ignore: decorator
+@inline
+export function codebookAt(past: usize, channel: i32): usize {
+  return load<usize>(past, 52) + (<usize>channel << 10)
+}
+
+/** Of keys that are coded before RoPE, the cosines of the first row; 0 of others. */
+// @ts-ignore: decorator
+@inline
+export function cosOf(past: usize): usize {
+  return load<usize>(past, 56)
+}
+
+// @ts-ignore: decorator
+@inline
+function sinOf(past: usize): usize {
+  return load<usize>(past, 60)
+}
+
+/** Whether such keys were turned by a Hadamard matrix before they were coded. */
+// @ts-ignore: decorator
+@inline
+function isRotated(past: usize): bool {
+  return load<i32>(past, 64) != 0
+}
+
 /** Where the scales of a row's blocks are; where not symmetric, the biases lie behind them. */
 // @ts-ignore: decorator
 @inline
@@ -114,23 +156,17 @@ function scalesAt(past: usize, row: i32): usize {
   return scalesOf(past) + (<usize>((row / tokensOf(past)) * each) << 1)
 }
 
-/** Bytes from row to row of codes. */
+/** Where the codes of a row are, from a channel on. */
 // @ts-ignore: decorator
 @inline
-export function lineOf(past: usize): usize {
-  return <usize>(((widthOf(past) * bitsOf(past) + 31) >> 5) << 2)
-}
-
-/** Where the codes of a row are. */
-// @ts-ignore: decorator
-@inline
-export function codesAt(past: usize, row: i32): usize {
-  return codesOf(past) + <usize>row * lineOf(past)
+export function codesAt(past: usize, row: i32, channel: i32 = 0): usize {
+  const line = codesOf(past) + <usize>row * lineOf(past)
+  return line + <usize>((channel / coupledOf(past) * bitsOf(past)) >> 3)
 }
 
 /** Scale and bias of each of `size` channels of a row, from channel `first` on: floats at s and z. */
 export function spread(s: usize, z: usize, past: usize, row: i32, first: i32, size: i32): void {
-  if (bitsOf(past) == HALVES) return
+  if (bitsOf(past) == HALVES || coupledOf(past) > 1) return
   const scales = scalesAt(past, row)
   const channels = channelsOf(past)
   const blocks = widthOf(past) / channels
@@ -221,16 +257,15 @@ function fourHalves(from: usize, next: usize, t: i32, count: i32): v128 {
   return f32x4.mul(bits, f32x4.splat(reinterpret<f32>(0x77800000)))
 }
 
-/** The values of `size` codes, a multiple of 8: to[i] = s[i] · (code or its entry) + z[i]. */
-function expand(
-  to: usize,
-  codes: usize,
-  size: i32,
-  bits: i32,
-  table: usize,
-  s: usize,
-  z: usize,
-): void {
+/** The numbers of a row from channel `first` on, `size` of them, a multiple of 8: s[i] · (code or its entry) + z[i]. */
+function expand(to: usize, past: usize, row: i32, first: i32, size: i32, s: usize, z: usize): void {
+  let codes = codesAt(past, row, first)
+  if (coupledOf(past) > 1) {
+    entries(to, codes, past, first, size)
+    return
+  }
+  const bits = bitsOf(past)
+  const table = tableOf(past)
   if (bits == HALVES) {
     for (let i = 0; i < size; i += 4) {
       v128.store(to + (<usize>i << 2), loadHalves(codes + (<usize>i << 1)))
@@ -271,6 +306,19 @@ function expand(
   }
 }
 
+/** The entries of coupled channels. */
+// @ts-ignore: decorator
+@inline
+function entries(to: usize, codes: usize, past: usize, first: i32, size: i32): void {
+  const coupled = coupledOf(past)
+  const each = <usize>coupled << 2
+  for (let i = 0; i < size; i += coupled, codes++, to += each) {
+    const entry = codebookAt(past, first + i) + <usize>load<u8>(codes) * each
+    v128.store(to, v128.load(entry))
+    if (coupled > 4) v128.store(to, v128.load(entry, 16), 16)
+  }
+}
+
 /** The code whose entry is nearest to x; of two as near the first. */
 function nearestEntry(table: usize, count: i32, x: f32): i32 {
   let low = 0
@@ -300,14 +348,33 @@ export function expandRows(
   s: usize,
   z: usize,
 ): void {
-  const bits = bitsOf(past)
-  const table = tableOf(past)
   const tokens = tokensOf(past)
-  const shift = <usize>((first * bits) >> 3)
   for (let row = at; row < at + count; row++, to += <usize>size << 2) {
     if (row % tokens == 0 || (anew && row == at)) spread(s, z, past, row, first, size)
-    expand(to, codesAt(past, row) + shift, size, bits, table, s, z)
+    expand(to, past, row, first, size, s, z)
     addApart(to, past, row, first, size)
+    if (cosOf(past)) turnHead(to, past, row, size)
+  }
+}
+
+/** A head of a key that was coded before RoPE, as it is at its position. */
+function turnHead(to: usize, past: usize, row: i32, size: i32): void {
+  const half = <usize>(size >> 1) << 2
+  const cos = cosOf(past) + <usize>row * half
+  const sin = sinOf(past) + <usize>row * half
+  let norm: f32 = 1
+  if (isRotated(past)) {
+    hadamard(to, size)
+    norm = <f32>(1 / Math.sqrt(<f64>size))
+  }
+  const factor = f32x4.splat(norm)
+  for (let o: usize = 0; o < half; o += 16) {
+    const c = f32x4.mul(v128.load(cos + o), factor)
+    const s = f32x4.mul(v128.load(sin + o), factor)
+    const a = v128.load(to + o)
+    const b = v128.load(to + half + o)
+    v128.store(to + o, f32x4.sub(f32x4.mul(a, c), f32x4.mul(b, s)))
+    v128.store(to + half + o, f32x4.add(f32x4.mul(b, c), f32x4.mul(a, s)))
   }
 }
 
@@ -419,7 +486,7 @@ export function decodeRows(
   for (let row = take(); row < rows; row = take()) {
     const to = out + (<usize>(row * width) << 2)
     spread(s, z, past, from + row, 0, width)
-    expand(to, codesAt(past, from + row), width, bitsOf(past), tableOf(past), s, z)
+    expand(to, past, from + row, 0, width, s, z)
     addApart(to, past, from + row, 0, width)
   }
 }

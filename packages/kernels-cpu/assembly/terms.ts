@@ -126,7 +126,7 @@ export function rotate(
   }
 }
 
-function hadamard(p: usize, size: i32): void {
+export function hadamard(p: usize, size: i32): void {
   for (let half = 1; half < size; half <<= 1) {
     const step = <usize>half << 2
     for (let start = p; start < p + (<usize>size << 2); start += step * 2) {

@@ -10,6 +10,7 @@ import {
   blockCount,
   type CacheGrid,
   codeColumns,
+  ENTRIES,
   HALVES,
   normalFloatGrid,
   packCodes,
@@ -284,6 +285,11 @@ const caches: Record<string, readonly [keys: CacheGrid, values: CacheGrid] | und
   int4: [tokenGrid(4, 32), tokenGrid(4, 32)],
   int2: [tokenGrid(2, 32), tokenGrid(2, 32)],
   'kivi, 4 bits': [{ bits: 4, tokens: 32, channels: 1, symmetric: false }, tokenGrid(4, 32)],
+  'cq, 2 bits': [coupledGrid(4), coupledGrid(4)],
+  'cq, 1 bit': [coupledGrid(8), coupledGrid(8)],
+}
+function coupledGrid(coupled: 4 | 8): CacheGrid {
+  return { ...HALVES, bits: 8, coupled }
 }
 function tokenGrid(bits: 2 | 4 | 8, channels: number): CacheGrid {
   return { bits, tokens: 1, channels, symmetric: false }
@@ -304,11 +310,14 @@ for (const [name, grids] of Object.entries(caches)) {
         const codes = kernels.tensor(BEHIND, grid ? codeColumns(grid, width) : 0, 'u32')
         const scaled = grid ? [BEHIND / grid.tokens, scaleColumns(grid, width)] : [0, 0]
         const scales = kernels.tensor(scaled[0], scaled[1], 'u16')
+        const coupled = grid?.coupled
+        const codebooks = coupled && filled(kernels, (width / coupled) * ENTRIES, coupled)
+        const past = { codes, scales, ...(codebooks && { codebooks }) }
         for (let row = 0; row < BEHIND; row += 256) {
-          if (grid) kernels.encodeRows({ codes, scales, grid }, row, some)
+          if (grid) kernels.encodeRows({ ...past, grid }, row, some)
           if (dense) kernels.copy(kernels.rows(dense, row, row + 256), some)
         }
-        return { dense, codes, scales }
+        return { dense, ...past }
       }),
     )
     const bytes = kernels.bytes - before
@@ -323,8 +332,8 @@ for (const [name, grids] of Object.entries(caches)) {
         }
       }
     })
-    for (const { dense, codes, scales } of layers.flat()) {
-      kernels.free(codes, scales, ...(dense ? [dense] : []))
+    for (const past of layers.flat()) {
+      kernels.free(...Object.values(past).filter((tensor) => tensor !== undefined))
     }
     kernels.free(q, out, some)
     return `${gflops(4 * 576 * BEHIND * LAYERS, ms)}   ${(bytes / 1e6).toFixed(0)} MB`

@@ -7,12 +7,20 @@ import {
   checkCodedRows,
   checkDecoding,
   checkEncoding,
+  LowbitError,
 } from '@lowbit/core'
 import { checkHeads } from './decoder.ts'
 import type { Arguments, Device, Span } from './driver/device.ts'
 import { blocksOf, expect, own } from './tensors.ts'
 
 function ownRows(past: CodedRows, width: number) {
+  if (past.codebooks) {
+    throw new LowbitError(
+      'not-supported',
+      'the CUDA kernels have no coupled channels of a cache yet; choose another cache, or run on the CPU kernels',
+      { option: 'cache' },
+    )
+  }
   const kept = checkCodedRows(past, width)
   const outliers = past.outliers && own(past.outliers, 'u16')
   return { codes: own(past.codes, 'u32'), scales: own(past.scales, 'u16'), outliers, kept }
@@ -116,6 +124,13 @@ export function cacheOperations(device: Device): CacheKernels {
     },
 
     attendCoded(target, query, keys, values, coded, key, value, shape) {
+      if (keys.turn) {
+        throw new LowbitError(
+          'not-supported',
+          'the CUDA kernels do not turn keys that are coded before RoPE yet; set positions to behind, or run on the CPU kernels',
+          { option: 'positions' },
+        )
+      }
       const { heads, keyValueHeads, headSize, start, scale } = shape
       const { rows } = query
       checkCodedAttention(query, keys, values, coded, key, value, shape)

@@ -1,6 +1,7 @@
 /** The contract of kernels on an emulated GPU: the binding and the kernels as they are, where g++ is. */
 
 import { describeKernels } from '@lowbit/testing'
+import { LACKING_ON_CUDA } from '@lowbit/testing/checks'
 import { describe, it } from 'vitest'
 import { buildEmulation, noEmulation } from '../tooling/emulate.ts'
 import { cuda } from './index.ts'
@@ -11,5 +12,5 @@ if (reason) {
   describe.skip(`kernels cuda, emulated (skipped: ${reason})`, () => it('keeps the contract'))
 } else {
   const library = buildEmulation()
-  describeKernels('cuda, emulated', () => cuda({ library }))
+  describeKernels('cuda, emulated', () => cuda({ library }), { skip: LACKING_ON_CUDA })
 }

@@ -3,6 +3,7 @@
 import {
   type CacheGrid,
   codeColumns,
+  ENTRIES,
   HALVES,
   type Kernels,
   normalFloatGrid,
@@ -137,16 +138,20 @@ describe.skipIf(!dawn).each(VARIANTS)(`${title} %s`, (_, options) => {
     const t = (rows: number, columns: number) => kernels.tensor(rows, columns)
     const shape = { heads: 4, keyValueHeads: 2, headSize: 16, scale: 1, start: 9 }
     const table = Float32Array.from({ length: 16 }, (_, i) => i)
-    const past = [
+    const grids = [
       HALVES,
       { bits: 3, tokens: 8, channels: 8, symmetric: false },
       { bits: 2, tokens: 8, channels: 1, symmetric: false },
       { bits: 4, tokens: 1, channels: 16, symmetric: true, table },
-    ].map((each) => {
-      const grid = each as CacheGrid
+      { ...HALVES, bits: 8, coupled: 4 },
+    ] as const
+    const past = [...grids, ...grids.slice(1, 4)].map((each, i) => {
+      const grid: CacheGrid = each
       const codes = kernels.tensor(16, codeColumns(grid, 32), 'u32')
       const scales = kernels.tensor(16 / grid.tokens, scaleColumns(grid, 32), 'u16')
-      return { grid, codes, scales }
+      const codebooks = grid.coupled && t((32 / grid.coupled) * ENTRIES, grid.coupled)
+      const outliers = i < grids.length ? undefined : kernels.tensor(16, 6, 'u16')
+      return { grid, codes, scales, ...(codebooks && { codebooks }), ...(outliers && { outliers }) }
     })
     for (const [i, keys] of past.entries()) {
       kernels.encodeRows(keys, 0, t(8, 32))

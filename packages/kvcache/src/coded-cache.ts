@@ -1,16 +1,20 @@
 /** A cache of layers that keep their older tokens in codes. */
 
 import {
+  bytesOfTensor,
   type Cache,
   type CacheGrid,
   type CacheScheme,
   type CacheShape,
+  codebookSize,
   HALVES,
   type Kernels,
   LowbitError,
   type Tensor,
 } from '@lowbit/core'
+import type { CacheCodebooks } from './codebooks.ts'
 import { createLayer, layoutBytes, type Rotated, usualLayout } from './layer.ts'
+import { loadPositions } from './positions.ts'
 
 export interface GridChoice {
   /** 16: halves, of which none share a scale. */
@@ -22,6 +26,8 @@ export interface GridChoice {
   readonly table?: Float32Array
   /** The share of a block's range that codes cover; numbers outside go to its ends. All of it by default. */
   readonly range?: number
+  /** Channels that a code stands for, which then have codebooks; bits are 8 and nothing has scales. */
+  readonly coupled?: 4 | 8
   /** The share of a token's numbers that are kept beside the codes, one at least where it is not 0. */
   readonly outliers?: number
 }
@@ -34,6 +40,10 @@ export interface CodedCacheOptions {
   /** The newest tokens that are kept at all; 0: all are. */
   readonly slide: number
   readonly rotate: Rotated
+  /** Whether keys are coded behind RoPE, or before it and turned when they are read. */
+  readonly positions?: 'behind' | 'before'
+  /** Of each layer, where channels are coupled: without them nothing can be created. */
+  readonly codebooks?: readonly CacheCodebooks[]
 }
 
 export function codedCache(
@@ -53,7 +63,10 @@ export function codedCache(
       const choices = { ...options, ...gridsOf(options, shape, name), outliers }
       const layout = usualLayout(choices, length)
       return {
-        bytes: layers * layoutBytes(choices, layout, width),
+        bytes:
+          layers * layoutBytes(choices, layout, width) +
+          // Cosines, sines, and those of the way back.
+          (options.positions === 'before' ? 3 * length * (headSize / 2) * 4 : 0),
         tokens: length - layout.forgotten,
         codedNumbers: layers * layout.coded * width * 2,
       }
@@ -69,7 +82,7 @@ const outlierCounts = ({ keys, values }: CodedCacheOptions, width: number) =>
 
 /** The grids of keys and values for heads of a model; refuses what does not go with them. */
 function gridsOf(
-  { keys, values, window, rotate }: CodedCacheOptions,
+  { keys, values, window, slide, positions, rotate }: CodedCacheOptions,
   { headSize, context }: Omit<CacheShape, 'capacity'>,
   name: string,
 ): { keys: CacheGrid; values: CacheGrid } {
@@ -78,6 +91,9 @@ function gridsOf(
   }
   if (context !== undefined && window > context) {
     refuse(`a window of ${window} tokens is longer than the model's context of ${context}`)
+  }
+  if (positions === 'before' && slide > 0) {
+    refuse('keys coded before RoPE stay in their places; set slide to 0, or positions to behind')
   }
   if (headSize % 8 !== 0) refuse(`heads of ${headSize} numbers do not divide into eights`)
   const grids = { keys: gridOf(keys, headSize, refuse), values: gridOf(values, headSize, refuse) }
@@ -98,8 +114,17 @@ function createCache(
   const { layers: count, capacity } = shape
   const grids = gridsOf(options, shape, name)
   const outliers = outlierCounts(options, shape.keyValueHeads * shape.headSize)
-  const layers = Array.from({ length: count }, () =>
-    createLayer(kernels, shape, { ...options, ...grids, outliers }),
+  const codebooks = codebooksOf(options, grids, shape, name)
+  const positions =
+    options.positions === 'before' ? loadPositions(kernels, shape, capacity) : undefined
+  const layers = Array.from({ length: count }, (_, i) =>
+    createLayer(kernels, shape, {
+      ...options,
+      ...grids,
+      outliers,
+      codebooks: codebooks?.[i],
+      positions,
+    }),
   )
   let length = 0
   return {
@@ -107,7 +132,9 @@ function createCache(
       return length
     },
     get bytes() {
-      return layers.reduce((sum, layer) => sum + layer.bytes, 0)
+      const angles = Object.values(positions ?? {})
+      const shared = angles.reduce((sum, tensor) => sum + bytesOfTensor(tensor), 0)
+      return layers.reduce((sum, layer) => sum + layer.bytes, shared)
     },
     get steady() {
       return layers[0].steady(length)
@@ -155,16 +182,44 @@ function createCache(
     },
     dispose() {
       for (const layer of layers) layer.dispose()
+      if (positions) kernels.free(...Object.values(positions))
     },
   }
 }
 
+/** Codebooks of keys and values, layer by layer; refuses those of another model. */
+function codebooksOf(
+  { codebooks }: CodedCacheOptions,
+  grids: { keys: CacheGrid; values: CacheGrid },
+  { layers, keyValueHeads, headSize }: CacheShape,
+  name: string,
+): [Float32Array, Float32Array][] | undefined {
+  if (!grids.keys.coupled && !grids.values.coupled) return undefined
+  const sizes = [grids.keys, grids.values].map((grid) =>
+    codebookSize(grid, keyValueHeads * headSize),
+  )
+  const fits =
+    codebooks?.length === layers &&
+    codebooks.every(({ keys, values }) => keys.length === sizes[0] && values.length === sizes[1])
+  if (!fits) {
+    throw new LowbitError(
+      'bad-option',
+      codebooks
+        ? `cache ${name}: it was fitted to another model`
+        : `cache ${name} is fitted to a model before it is used: fitCache(decoder, scheme, texts) of @lowbit/model gives one that is`,
+      { option: 'cache' },
+    )
+  }
+  return codebooks.map(({ keys, values }) => [keys, values])
+}
+
 function gridOf(
-  { bits, per, group, symmetric, table, range }: GridChoice,
+  { bits, per, group, symmetric, table, range, coupled }: GridChoice,
   headSize: number,
   refuse: (why: string) => never,
 ): CacheGrid {
   if (bits === 16) return HALVES
+  if (coupled) return { ...HALVES, bits, coupled }
   const rest = { bits, symmetric, ...(table && { table }), ...(range && { range }) }
   if (per === 'channel') {
     if (group % 8 !== 0) refuse(`groups of ${group} tokens are no multiple of 8`)

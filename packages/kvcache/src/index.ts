@@ -1,4 +1,6 @@
+export { type CacheCodebooks, fitCodebook } from './codebooks.ts'
 export { type CodedCacheOptions, codedCache, type GridChoice } from './coded-cache.ts'
+export { cq } from './coupled.ts'
 export {
   type CacheOrigin,
   type LoadedCache,
@@ -18,4 +20,4 @@ export {
   kivi,
   nf4,
 } from './schemes.ts'
-export { type CacheSample, fitCacheTable } from './tables.ts'
+export { fitCacheTable } from './tables.ts'

@@ -5,13 +5,17 @@ import {
   type CacheGrid,
   type CacheShape,
   type CodedRows,
+  codebookSize,
   codeColumns,
+  ENTRIES,
   type Kernels,
+  type KeyTurn,
   resized,
   roomFor,
   scaleColumns,
   type Tensor,
 } from '@lowbit/core'
+import type { Positions } from './positions.ts'
 
 export interface LayerOptions {
   readonly keys: CacheGrid
@@ -24,6 +28,10 @@ export interface LayerOptions {
   readonly slide: number
   /** Numbers of a token that are kept beside its codes, of keys and of values. */
   readonly outliers: readonly [number, number]
+  /** Of keys and of values, where channels are coupled. */
+  readonly codebooks?: readonly [Float32Array, Float32Array]
+  /** Keys are coded as they were before RoPE, whose angles these are. */
+  readonly positions?: Positions
   /** Which heads are turned by a Hadamard matrix before they are coded. */
   readonly rotate: Rotated
 }
@@ -73,6 +81,7 @@ export function layoutBytes(
 ): number {
   const codes = [keys, values].map(
     (grid, i) =>
+      codebookSize(grid, width) * 4 +
       coded * (codeColumns(grid, width) + outliers[i]) * 4 +
       (coded / grid.tokens) * scaleColumns(grid, width) * 2,
   )
@@ -107,7 +116,7 @@ export function createLayer(
   { keyValueHeads, headSize, capacity }: Omit<CacheShape, 'layers'>,
   options: LayerOptions,
 ): Layer {
-  const { keys, values, sinks, window, slide, outliers, rotate } = options
+  const { keys, values, sinks, window, slide, outliers, codebooks, positions, rotate } = options
   const width = keyValueHeads * headSize
   const block = Math.max(keys.tokens, values.tokens)
   const batch = batchOf(options)
@@ -116,7 +125,10 @@ export function createLayer(
    * codes does not ask for their order, since keys have been turned by their positions.
    */
   const most = slide > 0 ? ringOf(options, batch) : Math.ceil(capacity / batch) * batch
-  const past = [keys, values].map((grid, i) => codedRows(kernels, grid, width, outliers[i]))
+  const past = [keys, values].map((grid, i) =>
+    codedRows(kernels, grid, width, outliers[i], codebooks?.[i]),
+  )
+  if (positions) past[0].turn = { rotated: rotate.keys, from: sinks, ...positions }
   let room = 0
   /** Dense tokens: the sinks, then those after the coded ones, from row `first` on. */
   let recent = denseRows(2 * (sinks + Math.min(window, capacity) + batch) + CHUNK)
@@ -126,7 +138,7 @@ export function createLayer(
     const signs = new Uint8Array(Math.ceil(x.columns / 8))
     kernels.rotate(x, { block: headSize, signs })
   }
-  const turned = [rotate.keys, rotate.values]
+  const turned = [rotate.keys && !positions, rotate.values]
   /** Tokens in codes; they stand behind the sinks and those that are forgotten. */
   let coded = 0
   let forgotten = 0
@@ -188,8 +200,27 @@ export function createLayer(
   function write(from: number, count: number, at: number): void {
     for (const [i, tensor] of recent.entries()) {
       const rows = kernels.rows(tensor, from, from + count)
-      kernels.encodeRows(past[i], at, rows)
+      if (i === 0 && positions) writeBack(rows, at, positions)
+      else kernels.encodeRows(past[i], at, rows)
     }
+  }
+
+  /** Keys as they were before RoPE; those that are coded stand behind the sinks. */
+  function writeBack(keys: Tensor, at: number, { cos, back }: Positions): void {
+    const raw = kernels.tensor(keys.rows, width)
+    kernels.copy(raw, keys)
+    kernels.rope(raw, cos, back, headSize, sinks + at)
+    if (rotate.keys) turn(raw)
+    kernels.encodeRows(past[0], at, raw)
+    kernels.free(raw)
+  }
+
+  /** Rows from `at` on as they were when they came, as far as their codes tell. */
+  function readBack(out: Tensor, which: number, at: number): void {
+    kernels.decodeRows(out, past[which], at)
+    if (which > 0 || !positions) return
+    if (rotate.keys) turn(out)
+    kernels.rope(out, positions.cos, positions.sin, headSize, sinks + at)
   }
 
   return {
@@ -219,7 +250,7 @@ export function createLayer(
     attend(out, q, shape, length) {
       const [k, v] = recent.map((tensor) => kernels.rows(tensor, first, tensor.rows))
       let query = q
-      if (rotate.keys) {
+      if (turned[0]) {
         query = kernels.tensor(q.rows, q.columns)
         kernels.copy(query, q)
         turn(query)
@@ -227,7 +258,7 @@ export function createLayer(
       const all = { ...shape, start: length - forgotten }
       if (coded === 0) kernels.attention(out, query, k, v, all)
       else kernels.attendCoded(out, query, past[0], past[1], coded, k, v, all)
-      if (rotate.keys) kernels.free(query)
+      if (turned[0]) kernels.free(query)
       if (rotate.values) turn(out)
     },
 
@@ -264,7 +295,7 @@ export function createLayer(
           kernels.copy(kernels.rows(fresh[i], 0, front), kernels.rows(tensor, first, first + front))
         }
         if (back > 0) {
-          kernels.decodeRows(kernels.rows(fresh[i], sinks, sinks + back), past[i], kept)
+          readBack(kernels.rows(fresh[i], sinks, sinks + back), i, kept)
         }
       }
       kernels.free(...recent)
@@ -314,10 +345,14 @@ interface GrowingRows extends CodedRows {
   codes: Tensor
   scales: Tensor
   outliers?: Tensor
+  turn?: KeyTurn
 }
 
-const tensorsOf = ({ codes, scales, outliers }: CodedRows): Tensor[] =>
-  outliers ? [codes, scales, outliers] : [codes, scales]
+const tensorsOf = ({ codes, scales, codebooks, outliers }: CodedRows): Tensor[] => [
+  ...[codes, scales],
+  ...(codebooks ? [codebooks] : []),
+  ...(outliers ? [outliers] : []),
+]
 
 /** No rows yet. */
 function codedRows(
@@ -325,11 +360,16 @@ function codedRows(
   grid: CacheGrid,
   width: number,
   outliers: number,
+  codebooks: Float32Array | undefined,
 ): GrowingRows {
+  const coupled = grid.coupled ?? 1
   return {
     grid,
     codes: kernels.tensor(0, codeColumns(grid, width), 'u32'),
     scales: kernels.tensor(0, scaleColumns(grid, width), 'u16'),
+    ...(codebooks && {
+      codebooks: kernels.upload(codebooks, (width / coupled) * ENTRIES, coupled),
+    }),
     ...(outliers > 0 && { outliers: kernels.tensor(0, 2 * outliers, 'u16') }),
   }
 }

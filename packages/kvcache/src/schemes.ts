@@ -11,34 +11,12 @@ import {
 } from '@lowbit/core'
 import * as z from 'zod'
 import { codedCache, type GridChoice } from './coded-cache.ts'
+import { positions, rotated, rotation, sinks, slide, window } from './options.ts'
 
 export type CacheSchemePlugin = AnyPlugin<CacheScheme>
 
-const window = (usual: number) =>
-  z.int().min(0).max(1_000_000).default(usual).describe('newest tokens that stay in full')
-const sinks = z
-  .int()
-  .min(0)
-  .max(32)
-  .default(4)
-  .describe('first tokens that stay in full: all later ones look at them')
-const slide = z
-  .int()
-  .min(0)
-  .max(1_000_000)
-  .default(0)
-  .describe('newest tokens that are kept at all, besides the first few; 0 keeps all')
 const group = (usual: number) =>
   z.int().min(8).max(1024).default(usual).describe('numbers that share a scale')
-const rotation = (usual: 'hadamard' | 'none') =>
-  z
-    .enum(['hadamard', 'none'])
-    .default(usual)
-    .describe('whether heads are turned by a Hadamard matrix, which spreads outliers')
-const rotated = (rotation: 'hadamard' | 'none') => ({
-  keys: rotation === 'hadamard',
-  values: rotation === 'hadamard',
-})
 const range = z
   .number()
   .min(0.1)
@@ -89,13 +67,14 @@ function perToken({ name, summary, grid, ...usual }: PerToken) {
         range: range.default(grid.table ? 1 : usualRange(grid.bits)),
         outliers,
         rotation: rotation(usual.rotation),
+        positions,
       }),
     },
     (options) => {
-      const { group, window, sinks, slide, range, outliers, rotation } = options
+      const { group, range, outliers, rotation, ...kept } = options
       const choice: GridChoice = { ...grid, per: 'token', group, outliers }
       return codedCache(name, options, {
-        ...{ keys: choice, values: { ...choice, range }, window, sinks, slide },
+        ...{ keys: choice, values: { ...choice, range }, ...kept },
         rotate: rotated(rotation),
       })
     },
@@ -195,6 +174,7 @@ export const kivi = definePlugin(
       outliers,
       tables,
       rotation: rotation('hadamard'),
+      positions,
     }),
   },
   (options) => {
@@ -210,6 +190,7 @@ export const kivi = definePlugin(
         keys: { bits, per: 'channel', group, symmetric: false, outliers, table: keys },
         values: { bits, per: 'token', group, symmetric: false, range, outliers, table: values },
         ...{ window: options.window, sinks: options.sinks, slide: options.slide },
+        positions: options.positions,
         rotate: rotated(options.rotation),
       },
     )

@@ -1,20 +1,19 @@
 /** Tables of values that are fitted to a model's keys or values. */
 
-import { type CacheGrid, checkGrid, type Kernels, LowbitError } from '@lowbit/core'
-
-/** Keys or values of a text, rows of `width` numbers, as they are when they are coded: behind RoPE and any rotation. */
-export interface CacheSample {
-  readonly numbers: Float32Array
-  /** What a squared error counts in each: its Fisher information, the squared gradient of a loss. All alike by default. */
-  readonly weights?: Float32Array
-  readonly width: number
-}
+import {
+  type CacheGrid,
+  type CacheSample,
+  checkGrid,
+  type Kernels,
+  LowbitError,
+} from '@lowbit/core'
 
 /**
  * The 2^bits values between 0 and 1 that stand for what lies between the least and the largest number of a block, with
  * the least Σ weight · (x − its value)² (KVQuant, Hooper et al., NeurIPS 2024, section 3.3; one-dimensional k-means,
  * whose optimum the kernels find): x = least + (largest − least) · u, so a u counts weight · (largest − least)². Rows
- * that make no whole block at the end are left out.
+ * that make no whole block at the end are left out. Samples are as they are when they are coded: behind RoPE and any
+ * rotation.
  */
 export async function fitCacheTable(
   kernels: Kernels,

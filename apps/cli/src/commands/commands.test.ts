@@ -330,6 +330,24 @@ describe('caches in few bits', () => {
     expect(json).toMatchObject({ cache: 'kivi', tokens: 4 })
   })
 
+  it('cq is fitted to a text first', async () => {
+    const text = path.join(temporaryFolder(), 'text.txt')
+    writeFileSync(
+      text,
+      'In the beginning was the word, and the word was with the people. '.repeat(30),
+    )
+    const cq = ['--cache', 'cq', '--cache-window', '16', '--cache-calibration', text]
+    const { json, code } = await runJson(['eval', 'demo', ...cq, ...options])
+    expect(code).toBe(0)
+    const { codebooks } = json.cacheOptions as Record<string, string>
+    expect(codebooks).toMatch(/^[0-9a-f]{64}$/)
+    expect(json.kl).toBeGreaterThan(1e-6)
+    const said = await runJson(['generate', 'demo', '-n', '4', 'Once upon a time', ...cq])
+    expect(said).toMatchObject({ code: 0, json: { cache: 'cq', tokens: 4 } })
+    const missing = ['eval', 'demo', '--cache', 'cq', '--cache-calibration', `${text}.not`]
+    expect(await errorOf(missing)).toMatchObject({ code: 'file-error' })
+  })
+
   it('are saved, and loaded for a prompt that begins alike', async () => {
     const file = path.join(temporaryFolder(), 'prompt.cache')
     const cache = ['--cache', 'int8', '--cache-window', '8', '-n', '6']
@@ -361,6 +379,7 @@ describe('caches in few bits', () => {
     [['--cache', 'int8', '--cache-bits', '2'], /int8 has no option bits/],
     [['--cache-bits', '2'], /belongs to a --cache other than full/],
     [['--cache', 'kivi', '--cache-bits', '5'], /one of 2, 3, 4, 8/],
+    [['--cache', 'cq', '--cache-bits', '3'], /bits/],
     [['--cache', 'kivi', '--cache-window', '4000'], /longer than the model's context of 512/],
     [['--cache', 'int4', '--cache-group', '24'], /groups of 24 do not divide heads/],
   ])('refuses %j', async (flags, message) => {

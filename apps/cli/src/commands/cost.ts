@@ -22,6 +22,7 @@ import { asRecipeSays, modelOnPaper } from '../cost/paper.ts'
 import { type MeasuredSpeed, measureModel, thisMachine } from '../cost/this-machine.ts'
 import { addCacheFlags, type CacheFlags, cacheFor, readCache } from '../flags/cache.ts'
 import { wholeNumber } from '../flags/values.ts'
+import { fittedCache } from '../model-source/fit-cache.ts'
 import { type OpenedModel, openModel } from '../model-source/open-model.ts'
 import { DEFAULT_DEVICE, DEVICES } from '../plugins.ts'
 import type { Action } from '../program.ts'
@@ -88,10 +89,10 @@ async function cost(command: Command, name: string, flags: Flags, session: Sessi
     )
   }
   const model = await openModel(name, session)
-  const cache = await cacheFor(choice, model)
+  const scheme = await cacheFor(choice, model)
   const kernels = here ? await session.kernels(flags, false) : undefined
   const device = kernels ? await thisMachine(kernels) : await findDevice(flags.device)
-  const paper = await onPaper(model, await modelOnPaper(model, cache, session), recipe, session)
+  const paper = await onPaper(model, await modelOnPaper(model, scheme, session), recipe, session)
   const contexts = contextsOf(flags, paper)
   const coded = paper.matrices.some((matrix) => matrix.coded)
   const rows: Row[] = []
@@ -101,6 +102,7 @@ async function cost(command: Command, name: string, flags: Flags, session: Sessi
       flags.measure && kernels
         ? await loadDecoder(model.checkpoint, kernels, { activations, signal: session.signal })
         : undefined
+    const cache = decoder && (await fittedCache(scheme, { model, decoder }, flags, session))
     for (const [i, context] of contexts.entries()) {
       session.signal.throwIfAborted()
       progress.update(i / contexts.length, `${context} tokens`)

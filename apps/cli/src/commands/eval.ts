@@ -22,6 +22,7 @@ import {
 } from '../flags/cache.ts'
 import { ACTIVATIONS, type Activations, addDeviceFlags, type DeviceFlags } from '../flags/device.ts'
 import { wholeNumber } from '../flags/values.ts'
+import { fittedCache } from '../model-source/fit-cache.ts'
 import { type LoadedModel, loadModel } from '../model-source/load-model.ts'
 import { type OpenedModel, openModel } from '../model-source/open-model.ts'
 import { demoText, readText } from '../model-source/texts.ts'
@@ -79,13 +80,15 @@ async function evaluate(
 ): Promise<void> {
   const started = performance.now()
   const model = await openModel(name, session)
-  const cache = await cacheFor(choice, model)
+  const asked = await cacheFor(choice, model)
   const text = await chooseText(model, flags)
   const tasks = await readTasks(flags.tasks ?? [])
   const tokenizer = await loadTokenizer(model.checkpoint)
   const tokens = text === undefined ? undefined : tokenizer.encode(text)
   const kernels = await session.kernels(flags, false)
   const loaded = await loadModel(model, kernels, flags.activations, session)
+  const running = { model, decoder: loaded.decoder, tokenizer }
+  const cache = await fittedCache(asked, running, flags, session)
   const reference = flags.reference
     ? await loadReference(flags.reference, tokenizer, loaded, session)
     : undefined

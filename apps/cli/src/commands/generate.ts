@@ -13,6 +13,7 @@ import {
 } from '../flags/cache.ts'
 import { ACTIVATIONS, type Activations, addDeviceFlags, type DeviceFlags } from '../flags/device.ts'
 import { parseNumber, wholeNumber } from '../flags/values.ts'
+import { fittedCache } from '../model-source/fit-cache.ts'
 import { loadModel } from '../model-source/load-model.ts'
 import { openModel } from '../model-source/open-model.ts'
 import { readCacheFile, restoreCache, writeCacheFile } from '../model-source/saved-cache.ts'
@@ -79,11 +80,12 @@ async function continueText(
   const prompt = await choosePrompt(argument, flags)
   const saved = flags.cacheLoad === undefined ? undefined : await readCacheFile(flags.cacheLoad)
   const model = await openModel(name, session)
-  const cache = await cacheFor(choice, model)
+  const scheme = await cacheFor(choice, model)
   const tokenizer = await loadTokenizer(model.checkpoint)
   const asked = flags.chat ? tokenizer.applyTemplate([{ role: 'user', content: prompt }]) : prompt
   const kernels = await session.kernels(flags, false)
   const { decoder } = await loadModel(model, kernels, flags.activations, session)
+  const cache = await fittedCache(scheme, { model, decoder, tokenizer }, flags, session)
   const input = tokenizer.encode(asked)
   const held = saved && (await restoreCache(saved, decoder, cache))
   const memory = createMemory(decoder, { cache, held })

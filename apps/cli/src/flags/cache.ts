@@ -18,6 +18,7 @@ export interface CacheFlags {
   readonly cache?: string
   readonly recipe?: string
   readonly cacheStep?: number
+  readonly cacheCalibration?: string
 }
 
 const FULL = 'full'
@@ -52,6 +53,10 @@ export function addCacheFlags(command: Command): void {
     ).choices([FULL, ...CACHE_SCHEMES.map(({ name }) => name)]),
   )
   command.option('--recipe <file>', 'take the cache: section of this recipe')
+  command.option(
+    '--cache-calibration <file>',
+    'plain text that cq is fitted to (default: what the demo was made with, for it and its kin)',
+  )
   for (const [key, { summary, defaults, choices, type }] of allOptions()) {
     const option = new Option(
       `--cache-${kebab(key)} <${type === 'string' ? 'name' : 'n'}>`,

@@ -3,8 +3,10 @@
 import { LowbitError } from '../errors.ts'
 import {
   type CodedRows,
+  checkCodebooks,
   checkGrid,
   codeColumns,
+  type KeyTurn,
   outliersOf,
   scaleColumns,
 } from '../plugins/cache-kernels.ts'
@@ -71,6 +73,7 @@ export function checkCodedRows(past: CodedRows, width: number): number {
   checkShape(codes, codes.rows, codeColumns(grid, width), 'codes')
   const rows = Math.ceil(codes.rows / grid.tokens)
   checkShape(scales, rows, scaleColumns(grid, width), 'scales')
+  checkCodebooks(past, width)
   return outliersOf(past, width)
 }
 
@@ -83,6 +86,17 @@ export function checkEncoding({ codes, grid: { tokens } }: CodedRows, at: number
 
 export function checkDecoding({ codes }: CodedRows, at: number, rows: number): void {
   if (at < 0 || at + rows > codes.rows) refuse(`there are ${codes.rows} rows, not ${at + rows}`)
+}
+
+function checkTurn({ rotated, cos, sin, from }: KeyTurn, coded: number, headSize: number): void {
+  checkShape(cos, cos.rows, headSize / 2, 'cos')
+  checkShape(sin, cos.rows, headSize / 2, 'sin')
+  if (from < 0 || from + coded > cos.rows) {
+    refuse(`no angles for positions ${from} to ${from + coded} of keys in codes`)
+  }
+  if (rotated && !Number.isInteger(Math.log2(headSize))) {
+    refuse(`heads of ${headSize} are no power of two, which a Hadamard matrix asks for`)
+  }
 }
 
 /** Positions of which the first `coded` are in codes. Gives how many are not. */
@@ -111,5 +125,7 @@ export function checkCodedAttention(
   if (coded > Math.min(keys.codes.rows, values.codes.rows)) {
     refuse(`fewer than ${coded} positions are in codes`)
   }
+  if (values.turn) refuse('values have no positions to be turned by')
+  if (keys.turn) checkTurn(keys.turn, coded, headSize)
   return fresh
 }

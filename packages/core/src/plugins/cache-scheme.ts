@@ -8,6 +8,8 @@ export interface CacheShape {
   readonly capacity: number
   /** Positions that the model can tell apart, where they are known. */
   readonly context?: number
+  /** The angles by which RoPE turns keys at the first positions, [positions, headSize / 2] each. */
+  readonly rope?: (positions: number) => { readonly cos: Float32Array; readonly sin: Float32Array }
 }
 
 /** How a cache's tokens are kept: whole numbers by name, `length` among them. */
@@ -44,9 +46,31 @@ export interface CacheScheme {
   readonly name: string
   readonly options: Readonly<Record<string, unknown>>
   create(kernels: Kernels, shape: CacheShape): Cache
+  /**
+   * The scheme that has learnt what it must know of a model's keys and values, layer by layer, before it can create.
+   * Absent where nothing is to be learnt.
+   */
+  fit?(
+    kernels: Kernels,
+    shape: Omit<CacheShape, 'capacity'>,
+    samples: CacheSamples,
+  ): Promise<CacheScheme>
   /** What so many tokens come to that were run one at a time. */
   size(shape: Omit<CacheShape, 'capacity'>, length: number): CacheSize
 }
+
+/** Keys or values of a text from its first token on, rows of `width` numbers. */
+export interface CacheSample {
+  readonly numbers: Float32Array
+  /** What a squared error counts in each: its Fisher information, the squared gradient of a loss. All alike by default. */
+  readonly weights?: Float32Array
+  readonly width: number
+}
+
+/** What a layer has kept of some texts; asked for one layer after the other, once each. */
+export type CacheSamples = (
+  layer: number,
+) => Promise<{ readonly keys: readonly CacheSample[]; readonly values: readonly CacheSample[] }>
 
 export interface CacheSize {
   /** Of the tokens alone, without room for more. */

@@ -1,6 +1,7 @@
 /** Keys and values in few bits. */
 
 import {
+  type AttentionShape,
   type CacheGrid,
   type CacheKernels,
   type CodedRows,
@@ -8,6 +9,8 @@ import {
   checkCodedRows,
   checkDecoding,
   checkEncoding,
+  codeColumns,
+  ENTRIES,
   outliersOf,
 } from '@lowbit/core'
 import type { Device } from '../device.ts'
@@ -20,7 +23,7 @@ const FEW_ROWS = 5
 const CHUNK = 256
 const TILE = 8
 /** Bytes of the description of rows. */
-const DESCRIBED = 64
+const DESCRIBED = 128
 /** Floats of a part before its output. */
 const PART_HEAD = 4
 
@@ -42,15 +45,40 @@ export function codedOperations(device: Device): CacheKernels {
 
   /** Describes rows where the kernels read it (assembly/coded.ts); `which` of the two of one call. */
   function describe(from: CodedRows, width: number, which = 0): number {
-    const { codes, scales, grid, outliers } = from
+    const { codes, scales, grid, codebooks, outliers, turn } = from
     const count = checkCodedRows(from, width)
-    const { bits, tokens, channels, symmetric } = grid
+    const { bits, tokens, channels, symmetric, coupled = 1 } = grid
     const [c, s] = [own(codes, 'u32'), own(scales, 'u16')]
     const at = device.room('coded rows', 2 * DESCRIBED) + DESCRIBED * which
     const fields = [c.at, s.at, width, bits, tokens, channels, symmetric ? 1 : 0, tableOf(grid)]
     const apart = outliers ? own(outliers, 'u16').at : 0
     memory.u32.set([...fields, apart, count], at / 4)
     memory.f32[at / 4 + 10] = grid.range ?? 1
+    const entries = codebooks ? own(codebooks).at : 0
+    const angles = turn
+      ? [turn.cos, turn.sin].map((x) => own(x).at + turn.from * x.columns * 4)
+      : [0, 0]
+    const more = [codeColumns(grid, width) * 4, coupled, entries, ...angles, turn?.rotated ? 1 : 0]
+    memory.u32.set(more, at / 4 + 11)
+    return at
+  }
+
+  /** The products of queries with all entries of the codebooks of keys. */
+  function multiplyEntries(
+    q: number,
+    rows: number,
+    { heads, keyValueHeads, headSize }: AttentionShape,
+    { grid }: CodedRows,
+    past: number,
+    scratch: readonly number[],
+  ): number {
+    const fours = Math.ceil((rows * heads) / keyValueHeads / 4)
+    const coupled = grid.coupled ?? 1
+    const products = (keyValueHeads * fours * headSize * ENTRIES * 4) / coupled
+    const at = device.room('products of entries', products * 4)
+    const work = products * coupled
+    const shape = [rows, heads, keyValueHeads, headSize]
+    device.run('multiplyEntries', work, at, q, ...shape, past, ...scratch)
     return at
   }
 
@@ -61,6 +89,11 @@ export function codedOperations(device: Device): CacheKernels {
       checkEncoding(into, start, rows)
       const work = rows * columns * 8
       const count = outliersOf(into, columns)
+      if (into.codebooks) {
+        const room = device.roomPerThread('coded', (ENTRIES * 9 + 48) * 4)
+        device.run('encodeEntries', work * ENTRIES, past, start, at, rows, room.at, room.each)
+        return
+      }
       if (count === 0) {
         device.run('encodeRows', work, past, start, at, rows)
         return
@@ -112,7 +145,10 @@ export function codedOperations(device: Device): CacheKernels {
       const groups = Math.ceil(headSize / 32)
       const lines = (rows * heads) / keyValueHeads + 2 * groups + 3
       const room = device.roomPerThread('coded', (lines * CHUNK + (TILE + 2) * headSize + 64) * 4)
-      device.run('attendCoded', work, at, q, rows, ...same, ...past, room.at, room.each)
+      const scratch = [room.at, room.each]
+      const direct = keys.codebooks && !keys.turn
+      const products = direct ? multiplyEntries(q, rows, shape, keys, past[0], scratch) : 0
+      device.run('attendCoded', work, at, q, rows, ...same, ...past, products, ...scratch)
       device.run(
         'joinParts',
         rows * heads * parts * headSize,

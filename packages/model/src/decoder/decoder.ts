@@ -23,6 +23,7 @@ import {
   openDecoder,
   unloadBlock,
 } from './load.ts'
+import { ropeTable } from './rope-table.ts'
 
 export interface Decoder {
   readonly config: DecoderConfig
@@ -61,7 +62,8 @@ export async function loadDecoder(
   const opened = openDecoder(seen.checkpoint, kernels)
   const { config } = opened
   const { layers, keyValueHeads, headSize, context: positionsAtMost } = config
-  const cacheShape = { layers, keyValueHeads, headSize, context: positionsAtMost }
+  const rope = (positions: number) => ropeTable(config, positions)
+  const cacheShape = { layers, keyValueHeads, headSize, context: positionsAtMost, rope }
   const before = kernels.bytes
   const embedding = await loadEmbedding(opened, options)
   const head = await loadHead(opened, embedding, options)
@@ -74,7 +76,7 @@ export async function loadDecoder(
   }
   const bytes = kernels.bytes - before
   let positions = Math.min(config.context, 2048)
-  let rope = loadRope(opened, positions)
+  let angles = loadRope(opened, positions)
 
   /** Rope tables grow with the context that is really used. */
   function context(needed: number): BlockContext {
@@ -86,11 +88,11 @@ export async function loadDecoder(
       )
     }
     if (needed > positions) {
-      kernels.free(rope.cos, rope.sin)
+      kernels.free(angles.cos, angles.sin)
       positions = Math.min(config.context, Math.max(needed, 2 * positions))
-      rope = loadRope(opened, positions)
+      angles = loadRope(opened, positions)
     }
-    return { kernels, config, ...rope }
+    return { kernels, config, ...angles }
   }
 
   return {
@@ -132,7 +134,7 @@ export async function loadDecoder(
       for (const block of blocks) unloadBlock(kernels, block)
       if (head !== embedding) kernels.unload(head)
       kernels.unload(embedding)
-      kernels.free(finalNorm.gain, rope.cos, rope.sin)
+      kernels.free(finalNorm.gain, angles.cos, angles.sin)
       if (finalNorm.bias) kernels.free(finalNorm.bias)
     },
   }

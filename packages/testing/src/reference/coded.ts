@@ -4,8 +4,11 @@ import {
   type CacheGrid,
   type CacheKernels,
   type CodedRows,
+  checkCodebooks,
+  checkCodedAttention,
   checkGrid,
   codeColumns,
+  ENTRIES,
   fromFloat32,
   type Kernels,
   LowbitError,
@@ -50,7 +53,7 @@ function farthest(
 
 export function codedOperations(
   { floats, codes: codesOf, operations }: Memory,
-  { attention }: Pick<Kernels, 'attention'>,
+  { attention, rope, rotate }: Pick<Kernels, 'attention' | 'rope' | 'rotate'>,
 ): CacheKernels {
   /** The number that a code of a block stands for. */
   function numberOf(
@@ -88,13 +91,33 @@ export function codedOperations(
     if (at + 1 < words.length) words[at + 1] = Number(pair >> 32n)
   }
 
+  /** An entry of the codebook of vector `place` of a row. */
+  function entryOf({ codebooks, grid }: CodedRows, place: number, code: number) {
+    const coupled = grid.coupled ?? 1
+    const at = (place * ENTRIES + code) * coupled
+    return floats(codebooks!).subarray(at, at + coupled)
+  }
+
+  function nearestEntry(into: CodedRows, place: number, vector: Float32Array): number {
+    let [best, least] = [0, Number.POSITIVE_INFINITY]
+    for (let code = 0; code < ENTRIES; code++) {
+      const distance = entryOf(into, place, code).reduce(
+        (sum, x, i) => sum + (x - vector[i]) ** 2,
+        0,
+      )
+      if (distance < least) [best, least] = [code, distance]
+    }
+    return best
+  }
+
   const self: CacheKernels = {
     encodeRows(into, at, x) {
       const { codes, scales, grid, outliers } = into
       const { rows, columns: width } = x
       checkGrid(grid, width)
+      checkCodebooks(into, width)
       const count = outliersOf(into, width)
-      const { bits, tokens, channels, symmetric, table } = grid
+      const { bits, tokens, channels, symmetric, table, coupled } = grid
       const blocks = width / channels
       const fits =
         codes.type === 'u32' &&
@@ -111,6 +134,15 @@ export function codedOperations(
           const line = (at + Math.floor(i / width)) * codes.columns
           putCode(words, line, i % width, bits, halfBits(value))
         })
+        return
+      }
+      if (coupled) {
+        for (let i = 0; i < values.length; i += coupled) {
+          const vector = values.subarray(i, i + coupled)
+          const place = (i % width) / coupled
+          const line = (at + Math.floor(i / width)) * codes.columns
+          putCode(words, line, place, bits, nearestEntry(into, place, vector))
+        }
         return
       }
       const apart = farthest(values, rows, width, grid, count)
@@ -167,8 +199,9 @@ export function codedOperations(
       const { codes, scales, grid, outliers } = from
       const { rows, columns: width } = out
       checkGrid(grid, width)
+      checkCodebooks(from, width)
       const count = outliersOf(from, width)
-      const { bits, tokens, channels, symmetric } = grid
+      const { bits, tokens, channels, symmetric, coupled = 1 } = grid
       if (at < 0 || at + rows > codes.rows) {
         throw new LowbitError('bad-shape', `there are ${codes.rows} rows, not ${at + rows}`)
       }
@@ -181,7 +214,12 @@ export function codedOperations(
           const [scale, bias] = [line + block, line + blocks + block].map(
             (i) => toFloat32('f16', Uint16Array.of(numbers[i] ?? 0))[0],
           )
-          const code = codeAt(words, (at + row) * codes.columns, column, bits)
+          const place = Math.floor(column / coupled)
+          const code = codeAt(words, (at + row) * codes.columns, place, bits)
+          if (coupled > 1) {
+            values[row * width + column] = entryOf(from, place, code)[column % coupled]
+            continue
+          }
           if (bits === 16) {
             values[row * width + column] = toFloat32('f16', Uint16Array.of(code))[0]
             continue
@@ -199,17 +237,20 @@ export function codedOperations(
 
     attendCoded(out, q, keys, values, coded, k, v, shape) {
       const width = shape.keyValueHeads * shape.headSize
-      const fresh = shape.start - coded + q.rows
-      const short = coded < 0 || coded > shape.start || k.rows < fresh || v.rows < fresh
-      if (short || shape.headSize % 8 !== 0) {
-        throw new LowbitError('bad-shape', 'there are fewer keys or values')
-      }
+      const fresh = checkCodedAttention(q, keys, values, coded, k, v, shape)
       const dense = [
         [keys, k],
         [values, v],
       ].map(([past, now]) => {
         const all = operations.tensor(coded + fresh, width)
-        if (coded > 0) self.decodeRows(operations.rows(all, 0, coded), past as CodedRows, 0)
+        if (coded > 0) {
+          const { turn } = past as CodedRows
+          const rows = operations.rows(all, 0, coded)
+          self.decodeRows(rows, past as CodedRows, 0)
+          const signs = new Uint8Array(Math.ceil(width / 8))
+          if (turn?.rotated) rotate(rows, { block: shape.headSize, signs })
+          if (turn) rope(rows, turn.cos, turn.sin, shape.headSize, turn.from)
+        }
         const tensor = now as typeof k
         operations.copy(
           operations.rows(all, coded, coded + fresh),

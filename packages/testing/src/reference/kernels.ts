@@ -34,7 +34,7 @@ export function referenceKernels(): Kernels {
     ...clusterOperations(memory),
     ...vectorOperations(memory),
     ...decoding,
-    ...codedOperations(memory, decoding),
+    ...codedOperations(memory, { ...decoding, ...linearAlgebra(memory) }),
     ...distributions(memory),
     ...gradients(memory),
     ...training(memory),

@@ -5,6 +5,7 @@ import { collect, type Declare } from '../../checks/declare.ts'
 import { expect } from '../../checks/expect.ts'
 import { type BenchOf, type OpenBench, openBench } from './bench.ts'
 import { cacheContract } from './cache.ts'
+import { coupledContract } from './coupled.ts'
 import { decoderContract } from './decoder.ts'
 import { fittingContract } from './fitting.ts'
 import { gradientContract } from './gradients.ts'
@@ -12,6 +13,7 @@ import { linearAlgebraContract } from './linear-algebra.ts'
 import { matmulContract } from './matmul.ts'
 import { memoryContract } from './memory.ts'
 import { outliersContract } from './outliers.ts'
+import { positionsContract } from './positions.ts'
 import { roundingContract } from './rounding.ts'
 import { samplingContract } from './sampling.ts'
 import { tablesContract } from './tables.ts'
@@ -29,6 +31,8 @@ const GROUPS = {
   decoder: decoderContract,
   cache: cacheContract,
   outliers: outliersContract,
+  coupled: coupledContract,
+  positions: positionsContract,
   gradients: gradientContract,
   training: trainingContract,
   sampling: samplingContract,
@@ -36,7 +40,13 @@ const GROUPS = {
 
 /** What the WebGPU kernels do not do yet. */
 export const LACKING_ON_WEBGPU = {
-  outliers: 'no outliers beside the codes of a cache on WebGPU yet',
+  positions: 'keys in codes are not turned by their positions on WebGPU yet',
+} as const
+
+/** The same of CUDA's kernels. */
+export const LACKING_ON_CUDA = {
+  coupled: 'no coupled channels of a cache on CUDA yet',
+  positions: 'keys in codes are not turned by their positions on CUDA yet',
 } as const
 
 /** A group of checks, by its name in GROUPS: `memory`, `matmul`, `rounding`, … */
