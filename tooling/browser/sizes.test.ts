@@ -8,7 +8,7 @@ import { describe, expect, it } from 'vitest'
 /** Kilobytes; a little above what it takes today, so that a heavy dependency is noticed and not every line. */
 const BUDGETS: Readonly<Record<string, number>> = {
   safetensors: 10,
-  core: 39,
+  core: 40,
   formats: 50,
   model: 64,
   pipeline: 115,
