@@ -12,6 +12,7 @@ import type { Declare } from '../../checks/declare.ts'
 import { expect } from '../../checks/expect.ts'
 import { randomValues } from '../../random.ts'
 import { type BenchOf, expectClose, expectRefusal, type Side } from './bench.ts'
+import { expectAttendsAsDecoded } from './coded-attention.ts'
 
 const table = (bits: number): Float32Array =>
   Float32Array.from({ length: 2 ** bits }, (_, i) => Math.sinh((4 * i) / (2 ** bits - 1) - 2))
@@ -166,36 +167,21 @@ export function cacheContract(open: BenchOf, it: Declare): void {
       [7, 264, 3, 4, 2, 32],
     ])(
       `attends over what it decodes, ${name}: %i rows, %i in codes, %i before, %i heads on %i of %i`,
-      async (...numbers) => {
-        const [rows, coded, before, heads, keyValueHeads, headSize] = numbers
+      async (...sizes) => {
+        const [rows, coded, , , keyValueHeads, headSize] = sizes
         const width = keyValueHeads * headSize
         const random = seededRandom(coded + rows)
-        const fresh = before + rows
-        const numbersOf = (count: number) => randomValues(count * width, random)
-        const q = randomValues(rows * heads * headSize, random)
-        const past = [numbersOf(coded), numbersOf(coded)]
-        const now = [numbersOf(fresh), numbersOf(fresh)]
-        const { kernels, up, zeros } = open()
-        const side = { kernels, up, zeros }
-        const codes = past.map((x) => {
-          const rowsOf = store(side, grid, 288, width)
-          kernels.encodeRows(rowsOf, 0, up(x, coded, width))
-          return rowsOf
+        const side = open()
+        const codes = [0, 1].map(() => {
+          const past = store(side, grid, 288, width)
+          side.kernels.encodeRows(
+            past,
+            0,
+            side.up(randomValues(coded * width, random), coded, width),
+          )
+          return past
         })
-        const dense = codes.map((from, i) => {
-          const all = zeros(coded + fresh, width)
-          kernels.decodeRows(kernels.rows(all, 0, coded), from, 0)
-          kernels.write(all, now[i], coded)
-          return all
-        })
-        const shape = { heads, keyValueHeads, headSize, scale: 0.3, start: coded + before }
-        const query = up(q, rows, heads * headSize)
-        const [out, expected] = [zeros(rows, q.length / rows), zeros(rows, q.length / rows)]
-        const [k, v] = now.map((x) => up(x, fresh, width))
-        kernels.attendCoded(out, query, codes[0], codes[1], coded, k, v, shape)
-        kernels.attention(expected, query, dense[0], dense[1], shape)
-        const what = 'attention over codes'
-        expectClose(await kernels.read(out), await kernels.read(expected), what, 2e-5, headSize)
+        await expectAttendsAsDecoded(side, codes, sizes)
       },
     )
   }

@@ -6,6 +6,7 @@ import { expect } from '../../checks/expect.ts'
 import { randomValues } from '../../random.ts'
 import { type BenchOf, expectClose, expectRefusal, type Side } from './bench.ts'
 import { store } from './cache.ts'
+import { expectAttendsAsDecoded } from './coded-attention.ts'
 
 const gridOf = (coupled: 4 | 8): CacheGrid => ({ ...HALVES, bits: 8, coupled })
 
@@ -85,38 +86,24 @@ export function coupledContract(open: BenchOf, it: Declare): void {
       [19, 40, 5, 6, 3, 8],
     ])(
       `attends over keys of ${keys} and values of ${values} channels: %i rows, %i in codes, %i before, %i heads on %i of %i`,
-      async (...given) => {
-        const [rows, coded, before, heads, keyValueHeads, headSize] = given
+      async (...sizes) => {
+        const [rows, coded, , , keyValueHeads, headSize] = sizes
         const width = keyValueHeads * headSize
         const random = seededRandom(coded + rows)
-        const fresh = before + rows
         const side = open()
-        const { kernels, up, zeros } = side
-        const numbersOf = (count: number) => randomValues(count * width, random)
-        const q = randomValues(rows * heads * headSize, random)
-        const now = [numbersOf(fresh), numbersOf(fresh)]
         const codes = [keys, values].map((coupled) => {
           const grid: CacheGrid = { bits: 4, tokens: 1, channels: 8, symmetric: false }
           const past = coupled
             ? coupledStore(side, coupled, coded + 3, width)
             : store(side, grid, coded + 3, width)
-          kernels.encodeRows(past, 0, up(numbersOf(coded), coded, width))
+          side.kernels.encodeRows(
+            past,
+            0,
+            side.up(randomValues(coded * width, random), coded, width),
+          )
           return past
         })
-        const dense = codes.map((from, i) => {
-          const all = zeros(coded + fresh, width)
-          kernels.decodeRows(kernels.rows(all, 0, coded), from, 0)
-          kernels.write(all, now[i], coded)
-          return all
-        })
-        const shape = { heads, keyValueHeads, headSize, scale: 0.3, start: coded + before }
-        const query = up(q, rows, heads * headSize)
-        const [out, expected] = [zeros(rows, q.length / rows), zeros(rows, q.length / rows)]
-        const [k, v] = now.map((x) => up(x, fresh, width))
-        kernels.attendCoded(out, query, codes[0], codes[1], coded, k, v, shape)
-        kernels.attention(expected, query, dense[0], dense[1], shape)
-        const what = 'attention over coupled channels'
-        expectClose(await kernels.read(out), await kernels.read(expected), what, 2e-5, headSize)
+        await expectAttendsAsDecoded(side, codes, sizes)
       },
     )
   }

@@ -1,11 +1,12 @@
 /** Numbers kept beside codes. */
 
-import { type CacheGrid, type CodedRows, HALVES, seededRandom } from '@lowbit/core'
+import { type CacheGrid, HALVES, seededRandom } from '@lowbit/core'
 import type { Declare } from '../../checks/declare.ts'
 import { expect } from '../../checks/expect.ts'
 import { randomValues } from '../../random.ts'
 import { type BenchOf, expectClose, expectRefusal, type Side } from './bench.ts'
 import { LONG_GRIDS, store, WIDTH } from './cache.ts'
+import { expectAttendsAsDecoded } from './coded-attention.ts'
 
 const withOutliers = (side: Side, grid: CacheGrid, capacity: number, width: number, count = 3) => ({
   ...store(side, grid, capacity, width),
@@ -74,37 +75,19 @@ export function outliersContract(open: BenchOf, it: Declare): void {
       [7, 264, 3, 4, 2, 32, true, true],
     ])(
       `attends over outliers too, ${name}: %i rows, %i in codes, %i before, %i heads on %i of %i, keys %s, values %s`,
-      async (...given) => {
-        const [rows, coded, before, heads, keyValueHeads, headSize] = given as number[]
+      async (rows, coded, before, heads, keyValueHeads, headSize, ...kept) => {
         const width = keyValueHeads * headSize
-        const random = seededRandom(coded + rows)
-        const fresh = before + rows
         const side = open()
-        const { kernels, up, zeros } = side
-        const q = randomValues(rows * heads * headSize, random)
-        const now = [0, 1].map(() => randomValues(fresh * width, random))
-        const codes: CodedRows[] = [6, 7].map((i) => {
-          const past = given[i]
+        const codes = kept.map((outliers, i) => {
+          const past = outliers
             ? withOutliers(side, grid, 288, width)
             : store(side, grid, 288, width)
           const { values } = scattered(coded, width, 2, i)
-          kernels.encodeRows(past, 0, up(values, coded, width))
+          side.kernels.encodeRows(past, 0, side.up(values, coded, width))
           return past
         })
-        const dense = codes.map((from, i) => {
-          const all = zeros(coded + fresh, width)
-          kernels.decodeRows(kernels.rows(all, 0, coded), from, 0)
-          kernels.write(all, now[i], coded)
-          return all
-        })
-        const shape = { heads, keyValueHeads, headSize, scale: 0.05, start: coded + before }
-        const query = up(q, rows, heads * headSize)
-        const [out, expected] = [zeros(rows, q.length / rows), zeros(rows, q.length / rows)]
-        const [k, v] = now.map((x) => up(x, fresh, width))
-        kernels.attendCoded(out, query, codes[0], codes[1], coded, k, v, shape)
-        kernels.attention(expected, query, dense[0], dense[1], shape)
-        const what = 'attention over outliers'
-        expectClose(await kernels.read(out), await kernels.read(expected), what, 5e-5, headSize)
+        const sizes = [rows, coded, before, heads, keyValueHeads, headSize] as const
+        await expectAttendsAsDecoded(side, codes, sizes, { scale: 0.05, tolerance: 5e-5 })
       },
     )
   }
