@@ -13,20 +13,8 @@
  * expanded, eight positions at a time.
  */
 
-import {
-  bitsOf,
-  channelsOf,
-  codesAt,
-  cosOf,
-  coupledOf,
-  expandRows,
-  HALVES,
-  lineOf,
-  spread,
-  tableOf,
-  tokensOf,
-  tokenScales,
-} from './coded'
+import { expandRows, spread, tokenScales } from './coded'
+import { bitsOf, channelsOf, codesAt, cosOf, coupledOf, HALVES, lineOf, tableOf, tokensOf } from './coded-fields'
 import { attendApart } from './coded-outliers'
 import { arrange, PIECE, planeKeys, planeMix, TOGETHER } from './coded-planes'
 import { mixEntries, scoreEntries } from './coded-vectors'

@@ -3,7 +3,7 @@
  * order, then what the codes lack there, as halves.
  */
 
-import { channelsOf, countOf, halfBits, halfValue, outliersOf, tokensOf, widthOf } from './coded'
+import { channelsOf, countOf, halfBits, halfValue, outliersOf, tokensOf, widthOf } from './coded-fields'
 import { take, thread } from './threads'
 
 /** Where the list of a row is. */

@@ -4,7 +4,7 @@
  * Values are summed by their entries, which lie in the first cache.
  */
 
-import { codebookAt, codesAt, coupledOf, lineOf, widthOf } from './coded'
+import { codebookAt, codesAt, coupledOf, lineOf, widthOf } from './coded-fields'
 import { entrySize, packVectors, search } from './nearest'
 import { fma } from './simd'
 import { take, thread } from './threads'
