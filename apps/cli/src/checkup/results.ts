@@ -51,7 +51,7 @@ export async function checkMatrices(kernels: Kernels): Promise<Check[]> {
   return checks
 }
 
-/** The whole contract of kernels: every operation against what it means, some 380 checks. */
+/** The whole contract of kernels: every operation against what it means, some 700 checks. */
 export async function checkContract(
   make: () => Promise<Kernels>,
   signal: AbortSignal,
