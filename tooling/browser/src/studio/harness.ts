@@ -47,6 +47,9 @@ export async function visit(
 
 const weights = (folder: string): Buffer => readFileSync(path.join(folder, 'model.safetensors'))
 
+export const sameBytes = (taken: string, expected: string): boolean =>
+  weights(taken).equals(weights(expected))
+
 export function sameWeights(taken: string, expected: string): void {
-  assert.ok(weights(taken).equals(weights(expected)), 'the weights are not those that Node makes')
+  assert.ok(sameBytes(taken, expected), 'the weights are not those that Node makes')
 }

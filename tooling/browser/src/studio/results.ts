@@ -7,6 +7,7 @@ import {
   recipe,
   type StudioCheck,
   type StudioContext,
+  sameBytes,
   sameWeights,
   visit,
 } from './harness.ts'
@@ -44,9 +45,26 @@ const LARGER: readonly { name: string; rule: string; args: readonly string[] }[]
 /** Arithmetic that rounds differently: the same perplexity to 0.1 %. */
 function samePerplexity(taken: string, expected: string, args: readonly string[]): string {
   const [got, want] = [taken, expected].map((folder) => perplexityInNode(folder, args))
-  const apart = Math.abs(got / want - 1)
-  assert.ok(apart < 1e-3, `${got} instead of ${want}`)
+  const apart = got / want - 1
+  assert.ok(Math.abs(apart) < 1e-3, `${got} instead of ${want}`)
   return `${got.toFixed(4)}, ${want.toFixed(4)} in Node (${(100 * apart).toFixed(3)} %)`
+}
+
+/**
+ * On one adapter the page and Node run the same shaders, which give the same bytes unless the browser's compiler
+ * rounds differently. The CPU's perplexity is told, not asserted: through thirty blocks that each see the errors of
+ * those before, GPTQ makes of the last bit of a sum another draw of the same rounding errors, on the CPU alone too.
+ */
+function sameOnOneAdapter(
+  taken: string,
+  quantize: (device: string) => string,
+  measured: readonly string[],
+): string {
+  const onAdapter = quantize('webgpu')
+  const same = sameBytes(taken, onAdapter)
+    ? `the bytes of Node, perplexity ${perplexityInNode(taken, measured).toFixed(4)}`
+    : samePerplexity(taken, onAdapter, measured)
+  return `${same}; ${perplexityInNode(quantize('cpu'), measured).toFixed(4)} by Node on the CPU`
 }
 
 async function quantizeLarger(
@@ -72,10 +90,12 @@ async function quantizeLarger(
     const seconds = ((performance.now() - started) / 1000).toFixed(0)
     const taken = await takeArchive(page)
     const flags = ['--samples', `${size.samples}`, '--length', `${size.length}`]
-    const expected = quantizeInNode(model, [...args, ...flags, '--calibration', text])
-    if (device) return `${samePerplexity(taken, expected, measured)}, quantized in ${seconds} s`
-    sameWeights(taken, expected)
-    return `quantized in ${seconds} s`
+    const quantize = (on: string): string =>
+      quantizeInNode(model, [...args, ...flags, '--calibration', text, '--device', on])
+    const told = `quantized in ${seconds} s`
+    if (device) return `${told}: ${sameOnOneAdapter(taken, quantize, measured)}`
+    sameWeights(taken, quantize('cpu'))
+    return told
   } finally {
     site.close()
     await profile.close()
@@ -130,7 +150,7 @@ export const RESULT_CHECKS: readonly StudioCheck[] = [
     run: (context: StudioContext) => quantizeLarger(context, method),
   })),
   ...LARGER.map((method) => ({
-    name: `a larger model by ${method.name} on WebGPU: perplexity as in Node to 0.1 %`,
+    name: `a larger model by ${method.name} on WebGPU: what Node gives on the same adapter`,
     run: (context: StudioContext) => quantizeLarger(context, method, 'webgpu'),
   })),
 ]
