@@ -5,7 +5,8 @@ import { LANES, type Shader } from '../gpu/shader.ts'
 
 /** Pairs that a workgroup sorts in its own memory. */
 const CHUNK = 512
-const THREADS = CHUNK / 2
+/** Each compares several pairs between two waits for the others. */
+const THREADS = 64
 
 const ORDER = `
 fn after(a: vec2u, b: vec2u) -> bool { return a.x > b.x || (a.x == b.x && a.y > b.y); }`
@@ -23,21 +24,21 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) total: vec3u,
   let group = group_of(id, total);
   if (group >= p.groups) { return; }
   let first = group * ${CHUNK}u;
-  held[lane] = pairs[first + lane];
-  held[lane + ${THREADS}u] = pairs[first + lane + ${THREADS}u];
+  for (var i = lane; i < ${CHUNK}u; i += ${THREADS}u) { held[i] = pairs[first + i]; }
   for (var size = p.begin; size <= p.end; size *= 2u) {
     for (var stride = min(size / 2u, ${CHUNK / 2}u); stride > 0u; stride >>= 1u) {
       workgroupBarrier();
-      let i = (lane / stride) * stride * 2u + lane % stride;
-      let down = ((first + i) & size) != 0u;
-      let a = held[i];
-      let b = held[i + stride];
-      if (after(a, b) != down) { held[i] = b; held[i + stride] = a; }
+      for (var n = lane; n < ${CHUNK / 2}u; n += ${THREADS}u) {
+        let i = (n / stride) * stride * 2u + n % stride;
+        let down = ((first + i) & size) != 0u;
+        let a = held[i];
+        let b = held[i + stride];
+        if (after(a, b) != down) { held[i] = b; held[i + stride] = a; }
+      }
     }
   }
   workgroupBarrier();
-  pairs[first + lane] = held[lane];
-  pairs[first + lane + ${THREADS}u] = held[lane + ${THREADS}u];
+  for (var i = lane; i < ${CHUNK}u; i += ${THREADS}u) { pairs[first + i] = held[i]; }
 }`,
 }
 

@@ -1,12 +1,10 @@
 /**
- * Sums over what has one code, in an order that is always the same: threads own entries and look through the codes,
- * which come by in workgroup memory. Several stretches of codes are looked through side by side and added afterwards.
+ * Sums over what has one code, in an order that is always the same: a thread adds up a stretch of codes, one after the
+ * other, in sums of its own; those of all stretches are added afterwards.
  */
 
-import type { Device, Span } from '../gpu/device.ts'
-import { elementwise, LANES, remembered, type Shader } from '../gpu/shader.ts'
-
-const THREADS = 256
+import { borrowing, type Device, type Span } from '../gpu/device.ts'
+import { each, elementwise, LANES, remembered, type Shader } from '../gpu/shader.ts'
 
 export interface SumsSource {
   /** Distinguishes it from others. */
@@ -26,57 +24,24 @@ export interface SumsSource {
 const shaders = new Map<string, Shader>()
 
 const sumsShader = ({ name, values, reads, params, code }: SumsSource): Shader =>
-  remembered(shaders, `sums by code, ${name}`, () => ({
-    name: `sums by code, ${name}`,
-    reads: { codes: 'u32', ...reads },
-    writes: { out: 'f32' },
-    params: {
-      ...params,
-      ...{ entries: 'u32', tables: 'u32', width: 'u32', tiles: 'u32', stretches: 'u32' },
-      stretch: 'u32',
-    },
-    code: `${code}
-var<workgroup> held: array<u32, ${THREADS}>;
-var<workgroup> parts: array<f32, ${THREADS}>;
-@compute @workgroup_size(${THREADS})
-fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) total: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let group = group_of(id, total);
-  if (group >= p.groups) { return; }
-  let piece = group % p.stretches;
-  let tile = (group / p.stretches) % p.tiles;
-  let g = group / (p.stretches * p.tiles);
-  // With fewer entries than threads several threads share one, and each looks through a part of the codes.
-  let slice = lane / p.width;
-  let mine = tile * ${THREADS}u + lane % p.width;
-  ${Array.from({ length: values }, (_, e) => `var sum${e} = 0.0;`).join(' ')}
-  let end = min(items_of(g), (piece + 1u) * p.stretch);
-  for (var step = 0u; step < p.stretch; step += ${THREADS}u) {
-    let begin = piece * p.stretch + step;
-    var code = 0xffffffffu;
-    if (begin + lane < end) { code = code_of(g, begin + lane); }
-    held[lane] = code;
-    workgroupBarrier();
-    for (var j = slice * p.width; j < (slice + 1u) * p.width; j++) {
-      if (held[j] == mine) {
-        ${Array.from({ length: values }, (_, e) => `sum${e} += value_of(g, begin + j, ${e}u);`).join(' ')}
-      }
-    }
-    workgroupBarrier();
-  }
-  let at = p.out_at + ((piece * p.tables + g) * p.entries + mine) * ${values}u;
-  ${Array.from(
-    { length: values },
-    (_, e) => `parts[lane] = sum${e};
-  workgroupBarrier();
-  if (slice == 0u && mine < p.entries) {
-    var all = 0.0;
-    for (var s = lane; s < ${THREADS}u; s += p.width) { all += parts[s]; }
-    out[at + ${e}u] = all;
-  }
-  workgroupBarrier();`,
-  ).join('\n')}
-}`,
-  }))
+  remembered(shaders, name, () =>
+    elementwise(`sums by code, ${name}`, {
+      reads: { codes: 'u32', ...reads },
+      writes: { out: 'f32' },
+      params: { ...params, entries: 'u32', tables: 'u32', stretch: 'u32' },
+      functions: code,
+      body: `
+  let g = i % p.tables;
+  let begin = (i / p.tables) * p.stretch;
+  let end = min(items_of(g), begin + p.stretch);
+  let sums = p.out_at + i * p.entries * ${values}u;
+  for (var n = 0u; n < p.entries * ${values}u; n++) { out[sums + n] = 0.0; }
+  for (var n = begin; n < end; n++) {
+    let at = sums + code_of(g, n) * ${values}u;
+    ${each(values, (e) => `out[at + ${e}u] += value_of(g, n, ${e}u);`)}
+  }`,
+    }),
+  )
 
 const addStretches = elementwise('sums of stretches', {
   reads: { parts: 'f32' },
@@ -88,8 +53,9 @@ const addStretches = elementwise('sums of stretches', {
   out[p.out_at + i] = sum;`,
 })
 
-/** Items of a stretch: more would leave a large GPU with too few workgroups. */
-const STRETCH = 8192
+/** Codes of a stretch: fewer would have more sums to add than codes, more would leave a GPU with too few threads. */
+const stretchOf = (items: number, entries: number): number =>
+  Math.max(64, Math.ceil(entries / 2), Math.ceil(items / 1024))
 /** Numbers that sums of stretches may take. */
 const ROOM = 2 ** 24
 
@@ -102,25 +68,21 @@ export function sumByCodes(
   { tables, entries, items }: { tables: number; entries: number; items: number },
 ): void {
   const size = tables * entries * source.values
-  const wanted = Math.ceil(items / STRETCH)
-  const stretches = Math.max(1, Math.min(wanted, Math.floor(ROOM / size)))
-  const stretch = Math.ceil(items / stretches / THREADS) * THREADS
-  const width = Math.min(THREADS, 2 ** Math.ceil(Math.log2(entries)))
-  const tiles = Math.ceil(entries / THREADS)
-  const more = { entries, tables, width, tiles, stretches, stretch }
-  const groups = tables * tiles * stretches
+  const most = Math.max(1, Math.floor(ROOM / size))
+  const stretches = Math.max(1, Math.min(Math.ceil(items / stretchOf(items, entries)), most))
+  const count = tables * stretches
+  const shape = { ...params, count, entries, tables, stretch: Math.ceil(items / stretches) }
+  const groups = Math.ceil(count / LANES)
   if (stretches === 1) {
-    device.run(sumsShader(source), spans, { ...params, ...more }, groups)
+    device.run(sumsShader(source), spans, shape, groups)
     return
   }
-  const parts = device.allocate(size * stretches)
-  try {
-    device.run(sumsShader(source), { ...spans, out: parts }, { ...params, ...more }, groups)
+  borrowing(device, (take) => {
+    const parts = take(size * stretches)
+    device.run(sumsShader(source), { ...spans, out: parts }, shape, groups)
     const { out } = spans
     device.run(addStretches, { parts, out }, { count: size, stretches }, Math.ceil(size / LANES))
-  } finally {
-    device.release(parts)
-  }
+  })
 }
 
 /** Rows of x [n, d] and their weights: the sums of k-means, d + 1 numbers a code. */
