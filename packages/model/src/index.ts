@@ -26,7 +26,12 @@ export {
   type Step,
 } from './decoder/block.ts'
 export { type DecoderConfig, decoderConfig } from './decoder/config.ts'
-export { type Decoder, type LoadDecoderOptions, loadDecoder } from './decoder/decoder.ts'
+export {
+  cacheShapeOf,
+  type Decoder,
+  type LoadDecoderOptions,
+  loadDecoder,
+} from './decoder/decoder.ts'
 export {
   loadBias,
   loadBlock,

@@ -424,11 +424,13 @@ describe('cost', () => {
   it('holds its forecast against this machine', async () => {
     const words = ['cost', small, '--measure', '--context', '64', '--threads', '1']
     const { json } = await runJson(words)
-    for (const { measured } of json.forecasts as { measured: Record<string, number> }[]) {
+    type Row = { measured: Record<string, number>; achieved: { products: object } }
+    for (const { measured, achieved } of json.forecasts as unknown as Row[]) {
       expect(measured.tokensPerSecond).toBeGreaterThan(0)
       expect(measured.error).toBeGreaterThan(-1)
+      expect(Object.keys(achieved.products)).toContainEqual(expect.stringMatching(/^int4/))
     }
-    const { stdout } = await runCli(words)
+    const { stdout } = await runCli(words.map((word) => (word === small ? 'demo' : word)))
     expect(stdout).toMatch(/measured +off/)
   })
 
