@@ -1,6 +1,6 @@
 export { ARCHITECTURES, findArchitecture } from './architectures/index.ts'
 export { llama } from './architectures/llama.ts'
-export { type FitCacheOptions, fitCache } from './calibration/fit-cache.ts'
+export { type FitCacheOptions, fitCache, fitCacheToText } from './calibration/fit-cache.ts'
 export { calibrationWindows, firstTokens } from './calibration/windows.ts'
 export {
   type BlockGradients,
