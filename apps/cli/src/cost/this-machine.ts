@@ -37,7 +37,7 @@ export interface MeasuredSpeed {
 /** Before anything is timed: engines compile kernels and what calls them anew once they have run for a while. */
 const WARM_UP = 64
 const WARM_SECONDS = 1.5
-const TIMED = 16
+const TIMED = 32
 const CHUNK = 512
 
 /** Reading `context` tokens, and making the next ones. */

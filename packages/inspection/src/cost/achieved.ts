@@ -11,7 +11,9 @@ export interface AchievedProducts {
   readonly seconds: number
   /** Of one row with a weight: by the weight's bytes. */
   readonly secondsPerByte: number
-  /** Of many rows: by multiply-adds. */
+  /** Of many rows: by the weight's bytes, which are expanded or packed once for all, … */
+  readonly secondsPerByteExpanded: number
+  /** … and by multiply-adds. */
   readonly secondsPerMac: number
 }
 
@@ -59,7 +61,9 @@ export function partsOfPass(
     const rates = products.get(matrix.kind)
     if (rows === 0 || !rates) continue
     const one = matrix.bytes * rates.secondsPerByte
-    const many = rows * matrix.rows * matrix.columns * rates.secondsPerMac
+    const many =
+      matrix.bytes * rates.secondsPerByteExpanded +
+      rows * matrix.rows * matrix.columns * rates.secondsPerMac
     weights += rates.seconds + (rows === 1 ? one : Math.max(one, many))
   }
   const seen = cache.size(config, past).tokens

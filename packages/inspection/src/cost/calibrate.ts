@@ -119,7 +119,8 @@ export async function calibrateProducts(
   const found = new Map<string, AchievedProducts>()
   for (const [kind, whole] of samples) {
     const all = matrices.reduce((sum, one) => sum + (one.kind === kind ? one.bytes : 0), 0)
-    const times: { bytes: number; macs: number; one: number; many: number }[] = []
+    const times: { bytes: number; one: number; some: number; many: number }[] = []
+    let perRow = 0
     for (const matrix of whole.map(firstRows)) {
       const { rows, columns } = matrix
       const bytes = bytesOf(matrix)
@@ -135,15 +136,21 @@ export async function calibrateProducts(
         kernels.free(x, out)
         return taken
       }
-      const [one, many] = [await seconds(1), await seconds(CHUNK)]
+      const [one, some, many] = [await seconds(1), await seconds(CHUNK >> 2), await seconds(CHUNK)]
       for (const weight of weights) kernels.unload(weight)
-      times.push({ bytes, macs: CHUNK * rows * columns, one, many })
+      times.push({ bytes, one, some, many })
+      perRow = rows * columns
     }
     const { constant, slope } = lineThrough(times.map(({ bytes, one }) => [bytes, one]))
     const [large] = times.slice(-1)
+    const byRows = lineThrough([
+      [CHUNK >> 2, large.some],
+      [CHUNK, large.many],
+    ])
     found.set(kind, {
       ...{ seconds: constant, secondsPerByte: slope },
-      secondsPerMac: Math.max(0, large.many - constant) / large.macs,
+      secondsPerByteExpanded: Math.max(0, byRows.constant - constant) / large.bytes,
+      secondsPerMac: byRows.slope / perRow,
     })
   }
   return found

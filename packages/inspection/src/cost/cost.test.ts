@@ -146,7 +146,10 @@ describe('the roofline', () => {
 })
 
 describe('what kernels achieve', () => {
-  const products = { seconds: 2e-6, secondsPerByte: 1e-10, secondsPerMac: 3e-12 }
+  const products = {
+    ...{ seconds: 2e-6, secondsPerByte: 1e-10 },
+    ...{ secondsPerByteExpanded: 2e-11, secondsPerMac: 3e-12 },
+  }
   const achieved: Achieved = {
     products: new Map([...new Set(['f16', 'bf16', 'f32'])].map((kind) => [kind, products])),
     attention: {
@@ -173,7 +176,9 @@ describe('what kernels achieve', () => {
     const macs = model.matrices.reduce((sum, { rows, columns }) => sum + rows * columns, 0)
     const many = predict(model, device, 'weights', 30, 200, false, achieved)
     expect(many.parts?.weights).toBeCloseTo(
-      (model.matrices.length - 1) * 2e-6 + 200 * (macs - head().rows * head().columns) * 3e-12,
+      (model.matrices.length - 1) * 2e-6 +
+        (bytes - head().bytes) * 2e-11 +
+        200 * (macs - head().rows * head().columns) * 3e-12,
       12,
     )
     expect(many.parts?.attention).toBeCloseTo(200 * 2e-7 + (200 * 30 + 20_100) * 1e-9, 12)
@@ -196,7 +201,7 @@ describe('what kernels achieve', () => {
       ...bare,
       matmul(_out, x, { rows, columns }) {
         const work = rows * columns
-        clock += 0.02 + (x.rows === 1 ? work * 2 * 1e-6 : x.rows * work * 3e-8)
+        clock += 0.02 + work * (x.rows === 1 ? 2 * 1e-6 : 2 * 1e-7 + x.rows * 3e-8)
       },
       attention(_out, q, _k, _v, { start }) {
         clock += (q.rows * start + (q.rows * (q.rows + 1)) / 2) * 1e-5 + q.rows * 1e-4
@@ -219,6 +224,7 @@ describe('what kernels achieve', () => {
       expect(model.matrices.some((matrix) => matrix.kind === kind)).toBe(true)
       expect(found.seconds).toBeCloseTo(0.02, 5)
       expect(found.secondsPerByte).toBeCloseTo(1e-6, 9)
+      expect(found.secondsPerByteExpanded).toBeCloseTo(1e-7, 10)
       expect(found.secondsPerMac).toBeCloseTo(3e-8, 11)
       const { layers } = model.config
       expect(passes.attention.secondsPerPosition).toBeCloseTo(layers * 1e-5, 8)
