@@ -2,11 +2,12 @@
  * What caches in few bits cost and give, each token scored from the cache of those before it:
  *
  *     node tooling/figures/cache.ts [--model FOLDER --text FILE] [--context 2048] [--windows 1] [--skip 0] [--only 'kivi 2,int4']
- *     node tooling/figures/cache.ts --needle [--model FOLDER --text FILE] [--context 2048] [--needles 1]
+ *     node tooling/figures/cache.ts --needle [--model FOLDER --text FILE] [--context 2048] [--needles 1] [--kept needles.jsonl]
  *     node tooling/figures/cache.ts --speed [--model FOLDER --text FILE] [--context 8192] [--threads 1]
  */
 
-import { readFile } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
+import { appendFile, readFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import type { CacheScheme } from '@lowbit/core'
@@ -14,8 +15,16 @@ import { DEMO_MODEL } from '@lowbit/demo-model'
 import { openFolder } from '@lowbit/formats'
 import { nodeFolder } from '@lowbit/formats/node'
 import { cpu } from '@lowbit/kernels-cpu'
-import { f16, fp8, int2, int3, int4, int8, kivi, nf4 } from '@lowbit/kvcache'
-import { type Decoder, fullCache, loadDecoder, loadTokenizer, perplexity } from '@lowbit/model'
+import { cq, f16, fp8, int2, int3, int4, int8, kivi, nf4 } from '@lowbit/kvcache'
+import {
+  calibrationWindows,
+  type Decoder,
+  fitCache,
+  fullCache,
+  loadDecoder,
+  loadTokenizer,
+  perplexity,
+} from '@lowbit/model'
 import { fillCache } from '../bench/src/fill-cache.ts'
 import { referenceOf } from './reference.ts'
 
@@ -29,6 +38,7 @@ const { values: flags } = parseArgs({
     only: { type: 'string' },
     needle: { type: 'boolean', default: false },
     needles: { type: 'string', default: '1' },
+    kept: { type: 'string' },
     speed: { type: 'boolean', default: false },
     threads: { type: 'string', default: '1' },
   },
@@ -44,6 +54,16 @@ const ROWS: readonly (readonly [name: string, make: () => CacheScheme])[] = [
   ['int4', () => int4()],
   ['int4 not rotated', () => int4({ rotation: 'none' })],
   ['int4 no window', () => int4({ window: 0 })],
+  ['int4 before RoPE', () => int4({ positions: 'before' })],
+  ['int4 16 sinks', () => int4({ sinks: 16 })],
+  ['int4 groups of 16', () => int4({ group: 16 })],
+  ['int4 window of 256', () => int4({ window: 256 })],
+  ['int4 range 0.95', () => int4({ range: 0.95 })],
+  ['int4 groups of 16, before RoPE', () => int4({ group: 16, positions: 'before' })],
+  [
+    'int4 groups of 64, 1 % outliers, before RoPE',
+    () => int4({ group: 64, outliers: 0.01, positions: 'before' }),
+  ],
   ['nf4', () => nf4()],
   ['kivi 3', () => kivi({ bits: 3 })],
   ['kivi 3 not rotated', () => kivi({ bits: 3, rotation: 'none' })],
@@ -52,6 +72,8 @@ const ROWS: readonly (readonly [name: string, make: () => CacheScheme])[] = [
   ['kivi 2 not rotated', () => kivi({ rotation: 'none' })],
   ['kivi 2 whole range', () => kivi({ range: 1 })],
   ['int2', () => int2()],
+  ['cq 2', () => cq()],
+  ['cq 1', () => cq({ bits: 1 })],
   ['int8 newest 512', () => int8({ slide: 512 })],
   ['int4 outliers', () => int4({ outliers: 0.01 })],
   ['int4 not rotated outliers', () => int4({ rotation: 'none', outliers: 0.01 })],
@@ -110,7 +132,7 @@ async function losses(): Promise<void> {
       context,
       windows,
       reference,
-      cache: make(),
+      cache: await fitCache(decoder, make(), await calibration()),
     })
     const change = `${(100 * (own / referencePerplexity - 1)).toFixed(2)} %`
     console.log(
@@ -125,37 +147,63 @@ function bytesAToken({ size }: CacheScheme): number {
   return (more - fewer) / 2048
 }
 
-/** A fact among other text, and a question for it at the end: how likely its answer is, and whether it is said. */
+interface Found {
+  readonly loss: number
+  readonly said: boolean
+}
+
+/**
+ * A fact among other text, and a question for it at the end: how likely its answer is, and whether it is said. Each
+ * answer is added to the file of `--kept` as it comes, and what lies there is not asked again.
+ */
 async function needles(): Promise<void> {
+  const kept = new Map(await keptAnswers())
   const titles = DEPTHS.map((depth) => `${depth * 100} %`)
   console.log(
-    `| cache | ${titles.join(' | ')} | said | nats |\n|---|${'---|'.repeat(titles.length + 2)}`,
+    `| cache, ${context} tokens | ${titles.join(' | ')} | said | nats |\n|---|${'---|'.repeat(titles.length + 2)}`,
   )
   for (const [name, make] of rows) {
-    let said = 0
-    const losses: number[] = []
+    let scheme: CacheScheme | undefined
+    const found: Found[][] = []
     for (const depth of DEPTHS) {
-      let sum = 0
+      const here: Found[] = []
       for (let n = 0; n < Number(flags.needles); n++) {
-        const found = await needle(make(), depth, n)
-        sum += found.loss
-        said += found.said ? 1 : 0
+        const key = [flags.model ?? 'demo', name, context, depth, n].join(', ')
+        let one = kept.get(key)
+        if (!one) {
+          scheme ??= await fitCache(decoder, make(), await calibration())
+          one = await needle(scheme, depth, n)
+          if (flags.kept) await appendFile(flags.kept, `${JSON.stringify([key, one])}\n`)
+        }
+        here.push(one)
       }
-      losses.push(sum / Number(flags.needles))
+      found.push(here)
     }
-    const mean = losses.reduce((a, b) => a + b) / losses.length
-    const cells = losses.map((loss) => loss.toFixed(3)).join(' | ')
-    const all = DEPTHS.length * Number(flags.needles)
-    console.log(`| ${name} | ${cells} | ${said} of ${all} | ${mean.toFixed(3)} |`)
+    const mean = (some: readonly Found[]): string =>
+      (some.reduce((sum, { loss }) => sum + loss, 0) / some.length).toFixed(3)
+    const all = found.flat()
+    const said = all.filter((one) => one.said).length
+    const cells = found.map(mean).join(' | ')
+    console.log(`| ${name} | ${cells} | ${said} of ${all.length} | ${mean(all)} |`)
   }
 }
 
+async function keptAnswers(): Promise<[key: string, found: Found][]> {
+  if (!flags.kept || !existsSync(flags.kept)) return []
+  // A line that a killed run began has no end and is left out.
+  const lines = (await readFile(flags.kept, 'utf8')).split('\n').slice(0, -1)
+  return lines.map((line) => JSON.parse(line))
+}
+
+/** What schemes are fitted to: the end of the text, far behind what is scored. */
+async function calibration(): Promise<number[][]> {
+  const [count, length] = [4, Math.min(1024, decoder.config.context)]
+  const end = tokenizer.encode(text.slice(-(count + 1) * length * 6)).slice(-count * length)
+  return calibrationWindows(end, count, length)
+}
+
 /** Nats of the answer, and whether each of its tokens is the likeliest. */
-async function needle(
-  scheme: CacheScheme,
-  depth: number,
-  n: number,
-): Promise<{ loss: number; said: boolean }> {
+async function needle(scheme: CacheScheme, depth: number, n: number): Promise<Found> {
   const house = HOUSES[n % HOUSES.length]
   const number = 1000 + (((n + 1) * 3917 + depth * 1364) % 9000)
   const fact = tokenizer.encode(` The secret number of the ${house} house is ${number}.`)

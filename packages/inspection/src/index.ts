@@ -1,3 +1,5 @@
+export { type Achieved, type PassParts, partsOfPass } from './cost/achieved.ts'
+export { calibratePasses, calibrateProducts, kindOf, sampleKinds } from './cost/calibrate.ts'
 export { COST_DEVICES, type DeviceFacts } from './cost/devices.ts'
 export {
   type Arithmetic,

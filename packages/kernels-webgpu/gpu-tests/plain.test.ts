@@ -1,9 +1,6 @@
 /** The contract of kernels on a real adapter with what every device can do; `npm run test:webgpu` chooses the driver. */
 
 import { describeKernels } from '@lowbit/testing'
-import { LACKING_ON_WEBGPU } from '@lowbit/testing/checks'
 import { webgpu } from '../src/index.ts'
 
-describeKernels('webgpu, no optional features', () => webgpu({ features: [] }), {
-  skip: LACKING_ON_WEBGPU,
-})
+describeKernels('webgpu, no optional features', () => webgpu({ features: [] }))

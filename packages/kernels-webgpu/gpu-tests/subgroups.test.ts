@@ -1,7 +1,6 @@
 /** The contract of kernels by subgroups, where the adapter has them. */
 
 import { describeKernels } from '@lowbit/testing'
-import { LACKING_ON_WEBGPU } from '@lowbit/testing/checks'
 import { it } from 'vitest'
 import { PLAIN } from '../src/gpu/device.ts'
 import { webgpu } from '../src/index.ts'
@@ -12,5 +11,5 @@ const choices = {
   ...({ product: 'subgroups', vector: 'subgroups', matrix: 'subgroups' } as const),
 }
 if ((await adapterFeatures()).includes('subgroups')) {
-  describeKernels('webgpu, by subgroups', () => webgpu({ choices }), { skip: LACKING_ON_WEBGPU })
+  describeKernels('webgpu, by subgroups', () => webgpu({ choices }))
 } else it.skip('webgpu, by subgroups: the adapter has none', () => {})

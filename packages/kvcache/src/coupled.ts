@@ -50,14 +50,40 @@ function coupledCache(
         const raw = positions === 'before' ? await beforeRope(kernels, keys, shape) : keys
         found.push({ keys: await fit(raw), values: await fit(values) })
       }
-      const digests = await Promise.all(
-        found
-          .flatMap(({ keys, values }) => [keys, values])
-          .map(({ buffer }) => digest(new Uint8Array(buffer))),
-      )
-      return coupledCache(options, found, await digest(new TextEncoder().encode(digests.join())))
+      return knowing(options, found)
+    },
+    ...(codebooks && { learnt: namedCodebooks(codebooks) }),
+    async recall(learnt) {
+      const found: CacheCodebooks[] = []
+      for (let layer = 0; learnt.has(`${layer}.keys`); layer++) {
+        const [keys, values] = ['keys', 'values'].map((name) => learnt.get(`${layer}.${name}`))
+        found.push({ keys: keys!, values: values ?? new Float32Array() })
+      }
+      return knowing(options, found)
     },
   }
+}
+
+const namedCodebooks = (codebooks: readonly CacheCodebooks[]): ReadonlyMap<string, Float32Array> =>
+  new Map(
+    codebooks.flatMap(({ keys, values }, layer) => [
+      [`${layer}.keys`, keys] as const,
+      [`${layer}.values`, values] as const,
+    ]),
+  )
+
+async function knowing(
+  options: Options,
+  codebooks: readonly CacheCodebooks[],
+): Promise<CacheScheme> {
+  const digests = await Promise.all(
+    codebooks
+      .flatMap(({ keys, values }) => [keys, values])
+      .map(({ buffer, byteOffset, byteLength }) =>
+        digest(new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength)),
+      ),
+  )
+  return coupledCache(options, codebooks, await digest(new TextEncoder().encode(digests.join())))
 }
 
 /** Keys of texts as they were before RoPE; what they count stays with their places. */

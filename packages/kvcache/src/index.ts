@@ -8,6 +8,7 @@ export {
   loadCache,
   saveCache,
 } from './saved.ts'
+export { type CodebooksOrigin, loadCodebooks, saveCodebooks } from './saved-codebooks.ts'
 export {
   CACHE_SCHEMES,
   type CacheSchemePlugin,

@@ -1,27 +1,31 @@
-/** A cache as bytes: a safetensors file whose header says what it belongs to, with a checksum over all of it. */
+/** A cache as bytes. */
 
 import {
   type Cache,
   type CacheLayout,
   type CacheScheme,
   type CacheShape,
-  digest,
   type Kernels,
   LowbitError,
   TENSOR_ARRAYS,
   type Tensor,
   type TensorValues,
 } from '@lowbit/core'
-import {
-  openSafetensors,
-  type Safetensors,
-  type TensorEntry,
-  writeSafetensors,
-} from '@lowbit/safetensors'
+import type { Safetensors } from '@lowbit/safetensors'
 import * as z from 'zod'
+import {
+  entryOf,
+  type Facts,
+  type FileKind,
+  openChecked,
+  type Refuse,
+  readPart,
+  refusing,
+  sortedJson,
+  writeChecked,
+} from './checked-file.ts'
 
-const FORMAT = 'lowbit-cache'
-const VERSION = '1'
+const KIND: FileKind = { format: 'lowbit-cache', version: '1', title: 'saved cache' }
 
 /** What a cache was filled by and how. */
 export interface CacheOrigin {
@@ -64,20 +68,7 @@ export async function saveCache(
     const values = await valuesOf(origin.kernels, tensor)
     entries.push(entryOf(name, DTYPES[tensor.type], [tensor.rows, tensor.columns], values))
   }
-  const facts = { ...factsOf(origin), layout: JSON.stringify(cache.layout()) }
-  const sums = await Promise.all(
-    entries.map(async (entry) => [titleOf(entry), await digest(entry.bytes)] as const),
-  )
-  const metadata = { ...facts, checksum: await checksum(facts, new Map(sums)) }
-  const parts: Uint8Array[] = []
-  for await (const part of writeSafetensors(entries, { metadata })) parts.push(part)
-  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0))
-  let at = 0
-  for (const part of parts) {
-    whole.set(part, at)
-    at += part.length
-  }
-  return whole
+  return writeChecked(KIND, { ...factsOf(origin), layout: JSON.stringify(cache.layout()) }, entries)
 }
 
 /** The cache that was saved; refused where it is damaged, or is not one of this model and scheme. */
@@ -86,16 +77,9 @@ export async function loadCache(
   origin: LoadOrigin,
   file = 'the saved cache',
 ): Promise<LoadedCache> {
-  const refuse = (why: string, cause?: unknown): never => {
-    throw new LowbitError('bad-cache', `${file}: ${why}`, { file, cause })
-  }
-  let saved: Safetensors
-  try {
-    saved = await openSafetensors(bytes, { name: file })
-  } catch (cause) {
-    return refuse(`is damaged or no saved cache: ${(cause as Error).message}`, cause)
-  }
-  await checkOrigin(saved, origin, refuse)
+  const refuse = refusing(file)
+  const { saved, facts } = await openChecked(KIND, bytes, file)
+  checkOrigin(facts, factsOf(origin), refuse)
   const layout = layoutOf(saved, refuse)
   const { kernels, scheme, shape, capacity } = origin
   if (layout.length > capacity) {
@@ -123,28 +107,13 @@ export async function loadCache(
   return { cache, tokens }
 }
 
-type Refuse = (why: string, cause?: unknown) => never
-
-/** Version, checksum, model, scheme: in this order, so that the message names what is really wrong. */
-async function checkOrigin(saved: Safetensors, origin: CacheOrigin, refuse: Refuse): Promise<void> {
-  const found = Object.fromEntries(saved.metadata)
-  if (found.format !== FORMAT) refuse('is no saved cache')
-  if (found.version !== VERSION) {
-    refuse(`is a cache of version ${found.version}; this lowbit reads version ${VERSION}`)
-  }
-  const { checksum: said, ...facts } = found
-  const sums = new Map<string, string>()
-  for (const tensor of saved.tensors.values()) {
-    sums.set(titleOf(tensor), await digest(await saved.read(tensor.name)))
-  }
-  if ((await checksum(facts, sums)) !== said)
-    refuse('is damaged: its checksum is not that of its bytes')
-  const wanted = factsOf(origin)
+/** Model, then scheme, so that the message names what is really wrong. */
+function checkOrigin(facts: Facts, wanted: Facts, refuse: Refuse): void {
   if (facts.model !== wanted.model || facts.shape !== wanted.shape) {
     refuse('is the cache of another model')
   }
   if (facts.scheme !== wanted.scheme || facts.options !== wanted.options) {
-    const say = ({ scheme, options }: Record<string, string>) => `${scheme} ${options}`
+    const say = ({ scheme, options }: Facts) => `${scheme} ${options}`
     refuse(`is a cache of ${say(facts)}, not of ${say(wanted)}`)
   }
 }
@@ -162,40 +131,10 @@ function layoutOf(saved: Safetensors, refuse: Refuse): CacheLayout {
 
 function factsOf({ model, scheme, shape }: CacheOrigin): Record<string, string> {
   const { layers, keyValueHeads, headSize } = shape
-  const options = Object.entries(scheme.options).sort(([a], [b]) => (a < b ? -1 : 1))
   return {
-    ...{ format: FORMAT, version: VERSION, model, scheme: scheme.name },
-    options: JSON.stringify(Object.fromEntries(options)),
+    ...{ model, scheme: scheme.name, options: sortedJson(scheme.options) },
     shape: JSON.stringify({ layers, keyValueHeads, headSize }),
   }
-}
-
-const titleOf = ({ name, dtype, shape }: Pick<TensorEntry, 'name' | 'dtype' | 'shape'>): string =>
-  `${name} ${dtype} ${shape.join('×')}`
-
-/** Of the header's facts and of each tensor's own digest, in the order of names. */
-function checksum(
-  facts: Readonly<Record<string, string>>,
-  sums: ReadonlyMap<string, string>,
-): Promise<string> {
-  const sorted = (pairs: Iterable<readonly [string, string]>) =>
-    [...pairs].sort(([a], [b]) => (a < b ? -1 : 1))
-  const all = [sorted(Object.entries(facts)), sorted(sums)]
-  return digest(new TextEncoder().encode(JSON.stringify(all)))
-}
-
-interface Entry extends TensorEntry {
-  readonly bytes: Uint8Array
-}
-
-function entryOf(
-  name: string,
-  dtype: TensorEntry['dtype'],
-  shape: readonly number[],
-  { buffer, byteOffset, byteLength }: ArrayBufferView,
-): Entry {
-  const bytes = new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength)
-  return { name, dtype, shape, bytes, data: async () => bytes }
 }
 
 async function valuesOf(kernels: Kernels, tensor: Tensor): Promise<TensorValues> {
@@ -203,7 +142,3 @@ async function valuesOf(kernels: Kernels, tensor: Tensor): Promise<TensorValues>
   if (tensor.type === 'f32') return kernels.read(tensor)
   return tensor.type === 'u32' ? kernels.readWords(tensor) : kernels.readCodes(tensor)
 }
-
-/** In memory of its own, which begins where any typed array may. */
-const readPart = async (saved: Safetensors, name: string): Promise<Uint8Array<ArrayBuffer>> =>
-  Uint8Array.from(await saved.read(name))

@@ -1,6 +1,6 @@
 export { ARCHITECTURES, findArchitecture } from './architectures/index.ts'
 export { llama } from './architectures/llama.ts'
-export { type FitCacheOptions, fitCache } from './calibration/fit-cache.ts'
+export { type FitCacheOptions, fitCache, fitCacheToText } from './calibration/fit-cache.ts'
 export { calibrationWindows, firstTokens } from './calibration/windows.ts'
 export {
   type BlockGradients,
@@ -26,7 +26,12 @@ export {
   type Step,
 } from './decoder/block.ts'
 export { type DecoderConfig, decoderConfig } from './decoder/config.ts'
-export { type Decoder, type LoadDecoderOptions, loadDecoder } from './decoder/decoder.ts'
+export {
+  cacheShapeOf,
+  type Decoder,
+  type LoadDecoderOptions,
+  loadDecoder,
+} from './decoder/decoder.ts'
 export {
   loadBias,
   loadBlock,

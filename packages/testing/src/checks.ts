@@ -9,7 +9,6 @@ export {
   type KernelGroup,
   kernelChecks,
   LACKING_ON_CUDA,
-  LACKING_ON_WEBGPU,
   type MakeKernels,
   type RunChecksOptions,
   runKernelChecks,

@@ -3,7 +3,7 @@
 import type { Kernels } from '@lowbit/core'
 import { cpu } from '@lowbit/kernels-cpu'
 import { webgpu } from '@lowbit/kernels-webgpu'
-import { type CheckResult, LACKING_ON_WEBGPU, runKernelChecks } from '@lowbit/testing/checks'
+import { type CheckResult, runKernelChecks } from '@lowbit/testing/checks'
 import * as everything from './everything.ts'
 
 export interface Request {
@@ -27,10 +27,7 @@ globalThis.onmessage = async ({ data: { kernels, threads } }: MessageEvent<Reque
       variant = made.variant
       return made
     }
-    const results = await runKernelChecks(
-      make,
-      kernels === 'webgpu' ? { skip: LACKING_ON_WEBGPU } : {},
-    )
+    const results = await runKernelChecks(make)
     const bundled = Object.fromEntries(
       Object.entries(everything).map(([name, { length }]) => [name, length]),
     )

@@ -344,6 +344,17 @@ describe('caches in few bits', () => {
     expect(json.kl).toBeGreaterThan(1e-6)
     const said = await runJson(['generate', 'demo', '-n', '4', 'Once upon a time', ...cq])
     expect(said).toMatchObject({ code: 0, json: { cache: 'cq', tokens: 4 } })
+    const books = path.join(temporaryFolder(), 'books')
+    const kept = ['--cache', 'cq', '--cache-window', '16', '--cache-codebooks', books]
+    const first = await runJson(['eval', 'demo', ...kept, '--cache-calibration', text, ...options])
+    expect(first.json.cacheOptions).toMatchObject({ codebooks })
+    const before = readFileSync(books)
+    const again = await runJson(['eval', 'demo', ...kept, ...options])
+    expect(again.json.cacheOptions).toMatchObject({ codebooks })
+    expect(readFileSync(books)).toEqual(before)
+    expect(await errorOf(['eval', small, ...kept, ...options])).toMatchObject({
+      ...{ code: 'bad-cache', message: expect.stringMatching(/fitted to another model/) },
+    })
     const missing = ['eval', 'demo', '--cache', 'cq', '--cache-calibration', `${text}.not`]
     expect(await errorOf(missing)).toMatchObject({ code: 'file-error' })
   })
@@ -424,11 +435,13 @@ describe('cost', () => {
   it('holds its forecast against this machine', async () => {
     const words = ['cost', small, '--measure', '--context', '64', '--threads', '1']
     const { json } = await runJson(words)
-    for (const { measured } of json.forecasts as { measured: Record<string, number> }[]) {
+    type Row = { measured: Record<string, number>; achieved: { products: object } }
+    for (const { measured, achieved } of json.forecasts as unknown as Row[]) {
       expect(measured.tokensPerSecond).toBeGreaterThan(0)
       expect(measured.error).toBeGreaterThan(-1)
+      expect(Object.keys(achieved.products)).toContainEqual(expect.stringMatching(/^int4/))
     }
-    const { stdout } = await runCli(words)
+    const { stdout } = await runCli(words.map((word) => (word === small ? 'demo' : word)))
     expect(stdout).toMatch(/measured +off/)
   })
 

@@ -34,9 +34,10 @@ export interface MeasuredSpeed {
   readonly tokensPerSecond: number
 }
 
-/** Tokens before anything is timed: engines compile kernels anew once they have run for a while. */
+/** Before anything is timed: engines compile kernels and what calls them anew once they have run for a while. */
 const WARM_UP = 64
-const TIMED = 16
+const WARM_SECONDS = 1.5
+const TIMED = 32
 const CHUNK = 512
 
 /** Reading `context` tokens, and making the next ones. */
@@ -80,7 +81,9 @@ export async function measureModel(
     }
   }
   const warm = Math.min(WARM_UP, context)
-  await run(ids.slice(0, warm), ids.slice(0, Math.min(WARM_UP, config.context - warm)))
+  const started = performance.now()
+  do await run(ids.slice(0, warm), ids.slice(0, Math.min(WARM_UP, config.context - warm)))
+  while (performance.now() - started < 1000 * WARM_SECONDS)
   const before = Math.min(context, config.context - TIMED)
   return run(ids.slice(0, before), ids.slice(before, before + TIMED))
 }

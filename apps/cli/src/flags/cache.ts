@@ -19,6 +19,7 @@ export interface CacheFlags {
   readonly recipe?: string
   readonly cacheStep?: number
   readonly cacheCalibration?: string
+  readonly cacheCodebooks?: string
 }
 
 const FULL = 'full'
@@ -56,6 +57,10 @@ export function addCacheFlags(command: Command): void {
   command.option(
     '--cache-calibration <file>',
     'plain text that cq is fitted to (default: what the demo was made with, for it and its kin)',
+  )
+  command.option(
+    '--cache-codebooks <file>',
+    'what cq was fitted to: read where the file is there, written where it is not',
   )
   for (const [key, { summary, defaults, choices, type }] of allOptions()) {
     const option = new Option(

@@ -29,14 +29,17 @@ export async function restoreCache(
   return loadCache(bytes, { ...origin, capacity: decoder.config.context }, name)
 }
 
-/** Under another name until it is whole. */
 export async function writeCacheFile(
   name: string,
   { cache, tokens }: Memory,
   decoder: Decoder,
   scheme: CacheScheme | undefined,
 ): Promise<void> {
-  const bytes = await saveCache(cache, tokens, await originOf(decoder, scheme))
+  await writeWhole(name, await saveCache(cache, tokens, await originOf(decoder, scheme)))
+}
+
+/** Under another name until it is whole. */
+export async function writeWhole(name: string, bytes: Uint8Array): Promise<void> {
   const partial = `${name}.partial`
   try {
     await writeFile(partial, bytes)

@@ -9,12 +9,9 @@ export async function checkUp(
   signal: AbortSignal,
 ): Promise<Checkup> {
   // Hundreds of checks that most people never need.
-  const { LACKING_ON_WEBGPU, measureSpeed, runKernelChecks } = await import(
-    '@lowbit/testing/checks'
-  )
+  const { measureSpeed, runKernelChecks } = await import('@lowbit/testing/checks')
   const results = await runKernelChecks(() => openKernels(device, device === 'cpu'), {
     signal,
-    ...(device !== 'cpu' && { skip: LACKING_ON_WEBGPU }),
     onProgress(done, total, { group, name }) {
       onProgress(`${group}: ${name}`, done / total)
     },

@@ -1,8 +1,10 @@
 /** Two models on one text: perplexity of both, and the divergence between them. */
 
+import type { CacheScheme } from '@lowbit/core'
 import {
   createMemory,
   type Decoder,
+  fitCacheToText,
   generate,
   loadDecoder,
   loadTokenizer,
@@ -22,6 +24,8 @@ interface Loaded {
   readonly tokenizer: Tokenizer
   /** What the last question has left, and the cache that it was asked with. */
   remembered?: { readonly cache: string; readonly memory: Memory }
+  /** A scheme that was fitted to the model, and what to. */
+  fitted?: { readonly cache: string; readonly scheme: CacheScheme }
 }
 
 /** Models in memory, by what they were opened from: a chat asks the same ones again and again. */
@@ -124,6 +128,8 @@ export interface ChatRequest {
   readonly device: DeviceName
   /** How keys and values are kept; in full where it is left out. */
   readonly cache?: CacheSection
+  /** What schemes that learn are fitted to; the demo's calibration text where it is left out. */
+  readonly cacheText?: string
   readonly prompt: string
   readonly asMessage: boolean
   readonly maxTokens: number
@@ -143,8 +149,8 @@ export async function answer(
   const asked = request.asMessage
     ? tokenizer.applyTemplate([{ role: 'user', content: prompt }])
     : prompt
-  const cache = JSON.stringify(request.cache ?? {})
-  const memory = takeMemory(asking, request.cache, cache)
+  const cache = JSON.stringify([request.cache ?? {}, request.cacheText ?? ''])
+  const memory = await takeMemory(asking, request, cache, onProgress, signal)
   const ids: number[] = []
   let shown = performance.now()
   const { decodeSeconds, prefillSeconds, reusedTokens, tokens } = await generate(
@@ -176,12 +182,33 @@ export async function answer(
 }
 
 /** The memory of the last question where it was asked with the same cache; it comes back when the answer is whole. */
-function takeMemory(asking: Loaded, section: CacheSection | undefined, cache: string): Memory {
-  const { remembered, decoder } = asking
+async function takeMemory(
+  asking: Loaded,
+  { cache: section, cacheText: text }: ChatRequest,
+  cache: string,
+  onProgress: (what: string, done: number) => void,
+  signal: AbortSignal,
+): Promise<Memory> {
+  const { remembered, decoder, tokenizer } = asking
   asking.remembered = undefined
   if (remembered?.cache === cache) return remembered.memory
   remembered?.memory.dispose()
-  return createMemory(decoder, { cache: makeCache({ cache: section }, CACHE_SCHEMES) })
+  const scheme = makeCache({ cache: section }, CACHE_SCHEMES)
+  if (!scheme?.fit) return createMemory(decoder, { cache: scheme })
+  if (asking.fitted?.cache !== cache) {
+    const learnt = text ?? (await demoText('calibration'))
+    asking.fitted = {
+      cache,
+      scheme: await fitCacheToText(decoder, tokenizer, scheme, learnt, {
+        signal,
+        async onProgress(done, total) {
+          onProgress(`fitting ${scheme.name}`, done / total)
+          await new Promise((resolve) => setTimeout(resolve))
+        },
+      }),
+    }
+  }
+  return createMemory(decoder, { cache: asking.fitted.scheme })
 }
 
 /** The text cut where tokens end: a character of several tokens belongs to the last of them. */

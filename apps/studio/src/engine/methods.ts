@@ -13,8 +13,9 @@ export const listMethods = (): MethodInfo[] =>
   }))
 
 export const listCaches = (): MethodInfo[] =>
-  CACHE_SCHEMES.map(({ name, summary, options }) => ({
-    ...{ name, summary, fields: describeOptions(options) },
+  CACHE_SCHEMES.map((make) => ({
+    ...{ name: make.name, summary: make.summary, fields: describeOptions(make.options) },
+    learns: make({} as never).fit !== undefined,
   }))
 
 export const listFormats = (): string[] => FORMATS.map(({ name }) => name)

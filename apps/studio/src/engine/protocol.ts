@@ -50,6 +50,8 @@ export interface MethodInfo {
   readonly summary: string
   readonly source?: string
   readonly fields: readonly OptionDescription[]
+  /** Whether it is fitted to a text before it is used. */
+  readonly learns?: boolean
 }
 
 /** A recipe's section on keys and values. */

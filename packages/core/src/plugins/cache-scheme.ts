@@ -55,6 +55,10 @@ export interface CacheScheme {
     shape: Omit<CacheShape, 'capacity'>,
     samples: CacheSamples,
   ): Promise<CacheScheme>
+  /** For a copy: what it has learnt, numbers by name, … */
+  readonly learnt?: ReadonlyMap<string, Float32Array>
+  /** … and the scheme that knows it already. Of another model it is refused when a cache is created. */
+  recall?(learnt: ReadonlyMap<string, Float32Array>): Promise<CacheScheme>
   /** What so many tokens come to that were run one at a time. */
   size(shape: Omit<CacheShape, 'capacity'>, length: number): CacheSize
 }

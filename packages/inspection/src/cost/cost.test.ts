@@ -11,7 +11,9 @@ import { openFolder } from '@lowbit/formats'
 import { nodeFolder } from '@lowbit/formats/node'
 import { decoderConfig, fullCache, loadDecoder } from '@lowbit/model'
 import { demoFolder, referenceKernels } from '@lowbit/testing'
-import { beforeAll, describe, expect, it } from 'vitest'
+import { beforeAll, describe, expect, it, vi } from 'vitest'
+import type { Achieved } from './achieved.ts'
+import { calibratePasses, calibrateProducts, sampleKinds } from './calibrate.ts'
 import { COST_DEVICES, type DeviceFacts } from './devices.ts'
 import { forecast, predict } from './roofline.ts'
 import { type ModelOnPaper, type StoredMatrix, storedBytes, workOf } from './work.ts'
@@ -41,15 +43,17 @@ const kernels = counting(referenceKernels())
 beforeAll(async () => {
   const checkpoint = await openFolder(nodeFolder(demoFolder()))
   const matrices: StoredMatrix[] = []
+  const { samples, add } = sampleKinds()
   for (const module of checkpoint.modules) {
     const matrix = await checkpoint.readMatrix(module)
     const { rows, columns } = matrix
     const bits = isQuantized(matrix) ? measureMatrix(matrix).total : rows * columns * 16
-    matrices.push({ module, rows, columns, bytes: bits / 8, coded: isQuantized(matrix) })
+    const kind = add(matrix, module.startsWith('model.layers'))
+    matrices.push({ module, rows, columns, bytes: bits / 8, coded: isQuantized(matrix), kind })
   }
   model = {
     config: decoderConfig(checkpoint.config),
-    ...{ matrices, vectorBytes: 2 * 256 * 13, cache: fullCache() },
+    ...{ matrices, vectorBytes: 2 * 256 * 13, cache: fullCache(), samples },
   }
 })
 
@@ -138,6 +142,99 @@ describe('the roofline', () => {
     ]
     expect(prefillSeconds).toBeCloseTo(parts[0].seconds + parts[1].seconds, 12)
     expect(parts[0].work.weightBytes).toBeLessThan(parts[1].work.weightBytes)
+  })
+})
+
+describe('what kernels achieve', () => {
+  const products = {
+    ...{ seconds: 2e-6, secondsPerByte: 1e-10 },
+    ...{ secondsPerByteExpanded: 2e-11, secondsPerMac: 3e-12 },
+  }
+  const achieved: Achieved = {
+    products: new Map([...new Set(['f16', 'bf16', 'f32'])].map((kind) => [kind, products])),
+    attention: {
+      ...{ seconds: 1e-5, secondsPerPosition: 1e-8 },
+      ...{ secondsPerRow: 2e-7, secondsPerPair: 1e-9 },
+    },
+    others: { seconds: 4e-5, secondsPerRow: 5e-7 },
+    secondsPerPass: 1e-4,
+  }
+  const [device] = COST_DEVICES
+  const head = () => model.matrices.find(({ module }) => module === 'model.embed_tokens')!
+
+  it('makes a pass the sum of its parts', () => {
+    const one = predict(model, device, 'weights', 100, 1, true, achieved)
+    const bytes = model.matrices.reduce((sum, matrix) => sum + matrix.bytes, 0)
+    expect(one.parts?.weights).toBeCloseTo(model.matrices.length * 2e-6 + bytes * 1e-10, 12)
+    expect(one.parts?.attention).toBeCloseTo(1e-5 + 100 * 1e-8, 12)
+    expect(one.parts?.others).toBeCloseTo(1.4e-4, 12)
+    expect(one.seconds).toBeCloseTo(
+      Object.values(one.parts ?? {}).reduce((a, b) => a + b),
+      12,
+    )
+    expect(one.leastSeconds).toBeLessThan(one.seconds)
+    const macs = model.matrices.reduce((sum, { rows, columns }) => sum + rows * columns, 0)
+    const many = predict(model, device, 'weights', 30, 200, false, achieved)
+    expect(many.parts?.weights).toBeCloseTo(
+      (model.matrices.length - 1) * 2e-6 +
+        (bytes - head().bytes) * 2e-11 +
+        200 * (macs - head().rows * head().columns) * 3e-12,
+      12,
+    )
+    expect(many.parts?.attention).toBeCloseTo(200 * 2e-7 + (200 * 30 + 20_100) * 1e-9, 12)
+    expect(forecast(model, device, 'weights', 100, achieved).tokensPerSecond).toBe(1 / one.seconds)
+  })
+
+  it('names what most of the time goes into, the bus too', () => {
+    const dear = { ...achieved, others: { seconds: 1, secondsPerRow: 1 } }
+    expect(predict(model, device, 'weights', 9, 1, true, dear).bound).toBe('others')
+    const small = { ...device, memoryBytes: 1e6, busBytesPerSecond: 1e3 }
+    const found = predict(model, small, 'weights', 9, 1, true, achieved)
+    expect([found.bound, found.seconds]).toEqual(['bus', found.busSeconds])
+  })
+
+  it('is found by timing: on kernels whose clock is known it is what they take', async () => {
+    let clock = 0
+    const now = vi.spyOn(performance, 'now').mockImplementation(() => clock * 1000)
+    const bare = referenceKernels()
+    const timed: Kernels = {
+      ...bare,
+      matmul(_out, x, { rows, columns }) {
+        const work = rows * columns
+        clock += 0.02 + work * (x.rows === 1 ? 2 * 1e-6 : 2 * 1e-7 + x.rows * 3e-8)
+      },
+      attention(_out, q, _k, _v, { start }) {
+        clock += (q.rows * start + (q.rows * (q.rows + 1)) / 2) * 1e-5 + q.rows * 1e-4
+      },
+      rmsNorm(_out, x) {
+        clock += x.rows * 0.01
+      },
+      ...{ rope: () => {}, activate: () => {}, add: () => {} },
+      async read(tensor) {
+        clock += 1e-7
+        return new Float32Array(tensor.rows * tensor.columns)
+      },
+    }
+    try {
+      const before = bare.bytes
+      const rates = await calibrateProducts(timed, model, 'f32')
+      const passes = await calibratePasses(timed, model)
+      expect(bare.bytes).toBe(before)
+      const [[kind, found]] = rates
+      expect(model.matrices.some((matrix) => matrix.kind === kind)).toBe(true)
+      expect(found.seconds).toBeCloseTo(0.02, 5)
+      expect(found.secondsPerByte).toBeCloseTo(1e-6, 9)
+      expect(found.secondsPerByteExpanded).toBeCloseTo(1e-7, 10)
+      expect(found.secondsPerMac).toBeCloseTo(3e-8, 11)
+      const { layers } = model.config
+      expect(passes.attention.secondsPerPosition).toBeCloseTo(layers * 1e-5, 8)
+      expect(passes.attention.secondsPerPair).toBeCloseTo(layers * 1e-5, 8)
+      expect(passes.attention.secondsPerRow).toBeCloseTo(layers * 1e-4, 6)
+      expect(passes.others.secondsPerRow).toBeCloseTo(layers * 0.02, 5)
+      expect(passes.secondsPerPass).toBeCloseTo(1e-7, 9)
+    } finally {
+      now.mockRestore()
+    }
   })
 })
 

@@ -1,8 +1,10 @@
 /**
  * The roofline (Williams, Waterman, Patterson, CACM 2009): a pass takes the longer of moving its bytes and doing its
- * arithmetic. Both are limits that nothing exceeds; how far kernels stay behind is measured, not modelled.
+ * arithmetic. Both are limits that nothing exceeds. Where it is known what kernels achieve, a pass takes the sum of its
+ * parts instead.
  */
 
+import { type Achieved, type PassParts, partsOfPass } from './achieved.ts'
 import type { DeviceFacts } from './devices.ts'
 import { type ModelOnPaper, storedBytes, type Work, workOf } from './work.ts'
 
@@ -20,9 +22,13 @@ export interface Prediction {
   /** Over the bus, of what the device's memory does not hold. */
   readonly busBytes: number
   readonly busSeconds: number
+  /** By the roofline … */
+  readonly leastSeconds: number
+  /** … and as far as kernels come, where that is known; otherwise the same. */
   readonly seconds: number
-  /** What the time goes into. */
-  readonly bound: 'memory' | 'arithmetic' | 'bus'
+  readonly parts?: PassParts
+  /** What most of the time goes into. */
+  readonly bound: 'memory' | 'arithmetic' | 'bus' | keyof PassParts
 }
 
 export interface Forecast {
@@ -44,7 +50,7 @@ const MAC = 2
 /** Scale and least value of a number in codes: a multiply-add too. */
 const EXPAND = 2
 /** Tokens of a prompt that run at once. */
-const CHUNK = 512
+export const CHUNK = 512
 
 export function predict(
   model: ModelOnPaper,
@@ -53,6 +59,7 @@ export function predict(
   past: number,
   count: number,
   makesLogits = true,
+  achieved?: Achieved,
 ): Prediction {
   const work = workOf(model, past, count, makesLogits)
   const { weightBytes, cacheBytes, matrixMacs, attentionMacs, codedWeights, codedNumbers } = work
@@ -64,14 +71,20 @@ export function predict(
   const memorySeconds = (weightBytes + cacheBytes) / device.bytesPerSecond
   const busBytes = Math.max(0, residentBytes(model, past + count) - device.memoryBytes)
   const busSeconds = busBytes / device.busBytesPerSecond
-  const seconds = Math.max(memorySeconds, arithmeticSeconds, busSeconds)
-  const bound =
-    seconds === busSeconds && busBytes > 0
-      ? 'bus'
-      : seconds === memorySeconds
-        ? 'memory'
-        : 'arithmetic'
-  return { work, memorySeconds, arithmeticSeconds, busBytes, busSeconds, seconds, bound }
+  const limits = { memory: memorySeconds, arithmetic: arithmeticSeconds, bus: busSeconds }
+  const leastSeconds = Math.max(...Object.values(limits))
+  const parts = achieved && partsOfPass(model, achieved, past, count, makesLogits)
+  const sum = parts ? parts.weights + parts.attention + parts.others : 0
+  return {
+    ...{ work, memorySeconds, arithmeticSeconds, busBytes, busSeconds, leastSeconds, parts },
+    seconds: Math.max(parts ? sum : leastSeconds, busSeconds),
+    bound: parts && sum > busSeconds ? largest(parts) : largest(limits),
+  }
+}
+
+function largest<T extends { readonly [K in keyof T]: number }>(parts: T): keyof T {
+  const names = Object.keys(parts) as (keyof T)[]
+  return names.reduce((a, b) => (parts[b] > parts[a] ? b : a))
 }
 
 /** Generation of the next token behind `context` others, and reading them before. */
@@ -80,14 +93,15 @@ export function forecast(
   device: DeviceFacts,
   arithmetic: Arithmetic,
   context: number,
+  achieved?: Achieved,
 ): Forecast {
-  const generation = predict(model, device, arithmetic, context, 1)
+  const generation = predict(model, device, arithmetic, context, 1, true, achieved)
   let prefillSeconds = 0
   for (let past = 0; past < context; past += CHUNK) {
     const count = Math.min(CHUNK, context - past)
-    prefillSeconds += predict(
-      ...([model, device, arithmetic, past, count, past + count === context] as const),
-    ).seconds
+    const last = past + count === context
+    const chunk = predict(model, device, arithmetic, past, count, last, achieved)
+    prefillSeconds += chunk.seconds
   }
   const memoryBytes = residentBytes(model, context + 1)
   return {

@@ -1,6 +1,6 @@
 /** What running a model comes to: bytes that are read, numbers that are expanded, multiply-adds. */
 
-import type { CacheScheme, CacheShape } from '@lowbit/core'
+import type { CacheScheme, CacheShape, Matrix } from '@lowbit/core'
 import type { DecoderConfig } from '@lowbit/model'
 
 /** A matrix as it is stored. */
@@ -11,6 +11,8 @@ export interface StoredMatrix {
   readonly bytes: number
   /** Whether its numbers are in codes, which must be expanded. */
   readonly coded: boolean
+  /** In words: matrices of one kind are run by the same kernels. */
+  readonly kind: string
 }
 
 /** One pass of some tokens through the model. */
@@ -35,11 +37,33 @@ export interface ModelOnPaper {
   readonly matrices: readonly StoredMatrix[]
   readonly vectorBytes: number
   readonly cache: CacheScheme
+  /** Of each kind the smallest and the largest of the blocks' matrices, for `calibrate`. */
+  readonly samples: ReadonlyMap<string, readonly Matrix[]>
 }
 
 /** Everything that lies in memory while the model runs, activations left out. */
 export function storedBytes({ matrices, vectorBytes }: ModelOnPaper): number {
   return vectorBytes + matrices.reduce((sum, { bytes }) => sum + bytes, 0)
+}
+
+/** Whether the embedding is the output matrix too. */
+function isTied({ config, matrices }: ModelOnPaper): boolean {
+  const { head } = config.architecture.modules
+  return config.tied && !matrices.some(({ module }) => module === head)
+}
+
+/** How many rows meet each matrix when `count` tokens are run. */
+export function rowsThrough(
+  model: ModelOnPaper,
+  count: number,
+  makesLogits: boolean,
+): (matrix: StoredMatrix) => number {
+  const { embedding, head } = model.config.architecture.modules
+  const output = isTied(model) ? embedding : head
+  return ({ module }) => {
+    if (module === output) return makesLogits ? 1 : 0
+    return module === embedding ? 0 : count
+  }
 }
 
 /**
@@ -50,20 +74,19 @@ export function storedBytes({ matrices, vectorBytes }: ModelOnPaper): number {
 export function workOf(model: ModelOnPaper, past: number, count: number, makesLogits = true): Work {
   const { config, cache } = model
   const { architecture, heads, headSize, layers } = config
-  const { embedding, head } = architecture.modules
-  const tied = config.tied && !model.matrices.some(({ module }) => module === head)
+  const through = rowsThrough(model, count, makesLogits)
   let [weightBytes, codedWeights, matrixMacs] = [model.vectorBytes, 0, 0]
-  for (const { module, rows, columns, bytes, coded } of model.matrices) {
-    const output = module === head || (tied && module === embedding)
-    if (module === embedding && !output) {
+  for (const matrix of model.matrices) {
+    const { module, rows, columns, bytes, coded } = matrix
+    const met = through(matrix)
+    if (met > 0) {
+      weightBytes += bytes
+      if (coded) codedWeights += rows * columns
+      matrixMacs += rows * columns * met
+    } else if (module === architecture.modules.embedding && !isTied(model)) {
       weightBytes += (bytes / rows) * count
       if (coded) codedWeights += columns * count
-      continue
     }
-    if (output && !makesLogits) continue
-    weightBytes += bytes
-    if (coded) codedWeights += rows * columns
-    matrixMacs += rows * columns * (output ? 1 : count)
   }
   const shape: Omit<CacheShape, 'capacity'> = config
   const before = cache.size(shape, past)

@@ -18,6 +18,8 @@ export interface Positions {
   readonly functions: string
   /** Adds the product of `query` and the key at `key` to `score`; the head begins at `column`. */
   readonly score: string
+  /** Of many queries: what becomes of `count` keys from `begin` on once they lie in workgroup memory. */
+  readonly tile?: string
   /** A number of a position, by WGSL expressions for both. */
   key(position: string, column: string): string
   value(position: string, column: string): string
@@ -135,7 +137,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) total: vec3u,
       keys[e] = ${from.key('position', 'channel')};
       values[e] = ${from.value('position', 'channel')};
     }
-    workgroupBarrier();
+    workgroupBarrier();${from.tile ?? ''}
     var weights: array<f32, ${KEYS}>;
     var peak = most;
     for (var s = 0u; s < count; s++) {

@@ -1,7 +1,7 @@
 /** Rows in codes as shaders read them. */
 
 import { type CacheGrid, ENTRIES } from '@lowbit/core'
-import { elementwise, remembered, type Shader } from '../gpu/shader.ts'
+import { elementwise, LANES, remembered, type Shader } from '../gpu/shader.ts'
 import type { Positions } from './attention.ts'
 import { HALF } from './encoding.ts'
 
@@ -9,6 +9,8 @@ import { HALF } from './encoding.ts'
 export interface RowsKind {
   readonly grid: CacheGrid
   readonly apart: boolean
+  /** Of keys that were coded before RoPE: the size of a head, and whether it was rotated too. */
+  readonly turn?: { readonly size: number; readonly rotated: boolean }
 }
 
 interface ReadRows extends Pick<Shader, 'reads' | 'params'> {
@@ -171,11 +173,74 @@ const positions = new Map<string, Positions>()
 
 /** Whether new keys, new values and tables lie behind the queries, so that bindings are left for what is in codes. */
 export const together = (keys: RowsKind, values: RowsKind): boolean =>
-  [keys, values].some(({ grid, apart }) => grid.table !== undefined || apart)
+  [keys, values].some(({ grid, apart, turn }) => grid.table !== undefined || apart || turn)
+
+/** Whether angles do too: outliers take the bindings that those would have. */
+export const anglesTogether = (keys: RowsKind, values: RowsKind): boolean =>
+  keys.turn !== undefined && (keys.apart || values.apart)
+
+/** Keys as they were before RoPE, turned by the angles of position from + row; `rotated` by Hadamard before that. */
+function turning({ size, rotated }: NonNullable<RowsKind['turn']>, inQueries: boolean) {
+  const half = size / 2
+  const at = (x: string): string => (inQueries ? `q[p.q_at + p.${x}_from` : `${x}[p.${x}_at`)
+  /** Butterflies over `count` heads in `array`; each `step` is followed by `between`. */
+  const butterflies = (array: string, count: string, step: string, between: string): string =>
+    rotated
+      ? `
+      for (var half = 1u; half < ${size}u; half *= 2u) {
+        for (var e = ${step}; e < ${count} * ${half}u; e += ${step === '0u' ? '1u' : `${LANES}u`}) {
+          let pair = e % ${half}u;
+          let a = (e / ${half}u) * ${size}u + (pair / half) * half * 2u + pair % half;
+          let x = ${array}[a];
+          let y = ${array}[a + half];
+          ${array}[a] = x + y;
+          ${array}[a + half] = x - y;
+        }${between}
+      }`
+      : ''
+  const norm = rotated ? ` * ${1 / Math.sqrt(size)}` : ''
+  return {
+    reads: (inQueries ? {} : { cosines: 'f32', sines: 'f32' }) as Shader['reads'],
+    params: {
+      first_angle: 'u32',
+      ...(inQueries && { cosines_from: 'u32', sines_from: 'u32' }),
+    } as Shader['params'],
+    functions: `
+fn angles(row: u32, pair: u32) -> vec2f {
+  let at = (p.first_angle + row) * ${half}u + pair;
+  return vec2f(${at('cosines')} + at], ${at('sines')} + at]);
+}`,
+    score: `
+        var head: array<f32, ${size}>;
+        for (var i = 0u; i < ${size}u; i++) { head[i] = number_k(key, column + i); }
+        ${butterflies('head', '1u', '0u', '')}
+        for (var i = 0u; i < ${half}u; i++) {
+          let turn = angles(key, i);
+          let a = head[i]${norm};
+          let b = head[i + ${half}u]${norm};
+          score += query[i] * (a * turn.x - b * turn.y) + query[i + ${half}u] * (b * turn.x + a * turn.y);
+        }`,
+    /** `count` keys from `begin` on, in workgroup memory. */
+    tile: `
+      let past = min(count, p.coded - min(p.coded, begin));
+      ${butterflies('keys', 'past', 'lane', ' workgroupBarrier();')}
+      for (var e = lane; e < past * ${half}u; e += ${LANES}u) {
+        let turn = angles(begin + e / ${half}u, e % ${half}u);
+        let at = (e / ${half}u) * ${size}u + e % ${half}u;
+        let a = keys[at]${norm};
+        let b = keys[at + ${half}u]${norm};
+        keys[at] = a * turn.x - b * turn.y;
+        keys[at + ${half}u] = b * turn.x + a * turn.y;
+      }
+      workgroupBarrier();`,
+  }
+}
 
 /** Positions of which the first `coded` are in codes, the others at `fresh_k` and `fresh_v`. */
 export function positionsIn(keys: RowsKind, values: RowsKind): Positions {
-  const name = `${nameOf(keys)}; ${nameOf(values)}`
+  const { turn } = keys
+  const turned = turn && turning(turn, anglesTogether(keys, values))
+  const name = `${nameOf(keys)}${turn ? ` turned${turn.rotated ? ' and rotated' : ''} in heads of ${turn.size}` : ''}; ${nameOf(values)}`
   const known = positions.get(name)
   if (known) return known
   const [k, v] = [rowsIn('k', keys, 'q'), rowsIn('v', values, 'q')]
@@ -183,9 +248,19 @@ export function positionsIn(keys: RowsKind, values: RowsKind): Positions {
   const [newKeys, newValues] = one ? ['q', 'q'] : ['k', 'v']
   const made: Positions = {
     name,
-    reads: { ...(!one && ({ k: 'f32', v: 'f32' } as const)), ...k.reads, ...v.reads },
-    params: { ...{ coded: 'u32', fresh_k: 'u32', fresh_v: 'u32' }, ...k.params, ...v.params },
-    functions: `${HALF}${k.functions}${v.functions}
+    reads: {
+      ...(!one && ({ k: 'f32', v: 'f32' } as const)),
+      ...k.reads,
+      ...v.reads,
+      ...turned?.reads,
+    },
+    params: {
+      ...{ coded: 'u32', fresh_k: 'u32', fresh_v: 'u32' },
+      ...k.params,
+      ...v.params,
+      ...turned?.params,
+    },
+    functions: `${HALF}${k.functions}${v.functions}${turned?.functions ?? ''}
 fn key_at(position: u32, column: u32, width: u32) -> f32 {
   if (position < p.coded) { return number_k(position, column); }
   let at = (position - p.coded) * width + column;
@@ -197,11 +272,12 @@ fn value_at(position: u32, column: u32, width: u32) -> f32 {
   return ${newValues}[p.${newValues}_at + p.fresh_v + at];
 }`,
     score: `
-      if (key < p.coded) {${k.score}
+      if (key < p.coded) {${turned?.score ?? k.score}
       } else {
         let line = p.${newKeys}_at + p.fresh_k + (key - p.coded) * width + column;
         for (var i = 0u; i < p.size; i++) { score += query[i] * ${newKeys}[line + i]; }
       }`,
+    ...(turned && { tile: turned.tile }),
     key: (position, column) => `key_at(${position}, ${column}, width)`,
     value: (position, column) => `value_at(${position}, ${column}, width)`,
   }

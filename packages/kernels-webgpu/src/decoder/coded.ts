@@ -8,12 +8,18 @@ import {
   checkDecoding,
   checkEncoding,
   ENTRIES,
-  LowbitError,
 } from '@lowbit/core'
 import { borrowing, type Device, partOf, type Span } from '../gpu/device.ts'
 import { LANES } from '../gpu/shader.ts'
 import { expect, own, tensorOperations } from '../tensors.ts'
-import { decodeRows, keepOutliers, positionsIn, type RowsKind, together } from './coded-rows.ts'
+import {
+  anglesTogether,
+  decodeRows,
+  keepOutliers,
+  positionsIn,
+  type RowsKind,
+  together,
+} from './coded-rows.ts'
 import {
   blockMeans,
   codeRows,
@@ -136,20 +142,18 @@ export function codedOperations(device: Device): CacheKernels {
     },
 
     attendCoded(target, query, keys, values, coded, key, value, shape) {
-      if (keys.turn) {
-        throw new LowbitError(
-          'not-supported',
-          'the WebGPU kernels do not turn keys that are coded before RoPE yet; set positions to behind, or run on the CPU kernels',
-          { option: 'positions' },
-        )
-      }
       const { heads, keyValueHeads, headSize } = shape
       const { rows } = query
       const fresh = checkCodedAttention(query, keys, values, coded, key, value, shape)
       const width = keyValueHeads * headSize
       const [q, k, v] = [query, key, value].map((tensor) => own(tensor))
       const out = expect(target, rows, heads * headSize, 'out')
-      const [ofKeys, ofValues] = [kindOf(keys), kindOf(values)]
+      const { turn } = keys
+      const ofKeys: RowsKind = {
+        ...kindOf(keys),
+        ...(turn && { turn: { size: headSize, rotated: turn.rotated } }),
+      }
+      const ofValues = kindOf(values)
       const [keyTable, valueTable] = [keys, values].map(({ grid }) => grid.table ?? [])
       const table = Float32Array.from([...keyTable, ...valueTable])
       const parts: Span[] = [q, ...[k, v].map((x) => partOf(x, 0, fresh * width))]
@@ -161,16 +165,28 @@ export function codedOperations(device: Device): CacheKernels {
       const pastKeys = inputs('k', keys, width, tables)
       const pastValues = inputs('v', values, width, tables + keyTable.length)
       const from = positionsIn(ofKeys, ofValues)
-      const spans = { ...pastKeys.spans, ...pastValues.spans, out }
-      const begin = { coded, fresh_k: newKeys, fresh_v: newValues }
+      const angles = turn && {
+        cosines: partOf(own(turn.cos), 0, (turn.from + coded) * (headSize / 2)),
+        sines: partOf(own(turn.sin), 0, (turn.from + coded) * (headSize / 2)),
+      }
+      const apart = anglesTogether(ofKeys, ofValues)
+      const spans = { ...pastKeys.spans, ...pastValues.spans, out, ...(!apart && angles) }
+      const behind = tables + table.length
+      const begin = {
+        ...{ coded, fresh_k: newKeys, fresh_v: newValues },
+        ...(turn && { first_angle: turn.from }),
+        ...(angles &&
+          apart && { cosines_from: behind, sines_from: behind + angles.cosines.length }),
+      }
       const params = { ...pastKeys.params, ...pastValues.params, ...begin }
       if (!one) {
         runAttention(device, shape, rows, { ...spans, q, k, v }, from, params)
         return
       }
       borrowing(device, (take) => {
-        const all = take(tables + table.length)
         if (table.length > 0) parts.push(device.constant(table))
+        if (angles && apart) parts.push(angles.cosines, angles.sines)
+        const all = take(parts.reduce((sum, { length }) => sum + length, 0))
         let at = 0
         for (const part of parts) {
           device.copy(partOf(all, at, part.length), part)

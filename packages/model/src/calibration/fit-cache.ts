@@ -1,5 +1,7 @@
 import type { Cache, CacheSample, CacheScheme } from '@lowbit/core'
 import type { Decoder } from '../decoder/decoder.ts'
+import type { Tokenizer } from '../tokenizer/tokenizer.ts'
+import { calibrationWindows, firstTokens } from './windows.ts'
 
 export interface FitCacheOptions {
   readonly signal?: AbortSignal
@@ -47,4 +49,21 @@ export async function fitCache(
   } finally {
     for (const cache of caches) cache.dispose()
   }
+}
+
+/** More tokens gain little (tooling/figures/cache-coupled.ts); longer windows cover more positions. */
+const WINDOWS = 4
+const LENGTH = 1024
+
+/** The same of the first tokens of a text. */
+export async function fitCacheToText(
+  decoder: Decoder,
+  tokenizer: Tokenizer,
+  scheme: CacheScheme,
+  text: string,
+  options?: FitCacheOptions,
+): Promise<CacheScheme> {
+  const length = Math.min(LENGTH, decoder.config.context)
+  const tokens = firstTokens(tokenizer, text, WINDOWS * length)
+  return fitCache(decoder, scheme, calibrationWindows(tokens, WINDOWS, length), options)
 }

@@ -52,6 +52,15 @@ export interface LoadDecoderOptions extends LoadOptions {
   readonly signal?: AbortSignal
 }
 
+/** What a cache must know of a model. */
+export function cacheShapeOf(config: DecoderConfig): Omit<CacheShape, 'capacity'> {
+  const { layers, keyValueHeads, headSize, context } = config
+  return {
+    ...{ layers, keyValueHeads, headSize, context },
+    rope: (positions) => ropeTable(config, positions),
+  }
+}
+
 /** Reads every tensor of a checkpoint once and repacks it for the kernels. */
 export async function loadDecoder(
   checkpoint: Checkpoint,
@@ -61,9 +70,7 @@ export async function loadDecoder(
   const seen = observed(checkpoint)
   const opened = openDecoder(seen.checkpoint, kernels)
   const { config } = opened
-  const { layers, keyValueHeads, headSize, context: positionsAtMost } = config
-  const rope = (positions: number) => ropeTable(config, positions)
-  const cacheShape = { layers, keyValueHeads, headSize, context: positionsAtMost, rope }
+  const cacheShape = cacheShapeOf(config)
   const before = kernels.bytes
   const embedding = await loadEmbedding(opened, options)
   const head = await loadHead(opened, embedding, options)

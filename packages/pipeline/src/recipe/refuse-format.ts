@@ -13,8 +13,7 @@ import type { Recipe } from './recipe.ts'
 import { makeQuantizer } from './resolve.ts'
 
 /** Rows fit every layout; columns are two groups of the default size. */
-const ROWS = 32
-const COLUMNS = 256
+const SAMPLE = { rows: 32, columns: 256 }
 
 /**
  * Throws where the layout can't hold what a rule makes. Reasons that lie in a matrix's shape come to
@@ -40,20 +39,21 @@ export async function refuseFormat(
   }
 }
 
-/** A small random matrix through a quantizer; undefined where the options don't go together. */
+/** A random matrix, small by default, through a quantizer; undefined where the options don't go together. */
 export async function quantizeSample(
   make: () => Quantizer,
   kernels: Kernels,
+  { rows, columns } = SAMPLE,
 ): Promise<QuantizedMatrix | undefined> {
   const random = seededRandom(1)
-  const values = Float32Array.from({ length: ROWS * COLUMNS }, () => random() + random() - 1)
-  const inputs = Float32Array.from({ length: 2 * COLUMNS * COLUMNS }, () => random() - 0.5)
+  const values = Float32Array.from({ length: rows * columns }, () => random() + random() - 1)
+  const inputs = Float32Array.from({ length: 2 * columns * columns }, () => random() - 0.5)
   try {
     const quantizer = make()
-    const weight = kernels.upload(values, ROWS, COLUMNS)
-    const x = kernels.upload(inputs, 2 * COLUMNS, COLUMNS)
-    const hessian = kernels.tensor(COLUMNS, COLUMNS)
-    kernels.gram(hessian, x, 1 / (2 * COLUMNS))
+    const weight = kernels.upload(values, rows, columns)
+    const x = kernels.upload(inputs, 2 * columns, columns)
+    const hessian = kernels.tensor(columns, columns)
+    kernels.gram(hessian, x, 1 / (2 * columns))
     const matrix = await quantizer.quantize({ name: 'sample', weight, hessian, kernels, seed: 0 })
     kernels.free(weight, x, hessian)
     return matrix

@@ -38,12 +38,7 @@ const GROUPS = {
   sampling: samplingContract,
 } satisfies Record<string, (open: BenchOf, it: Declare) => void>
 
-/** What the WebGPU kernels do not do yet. */
-export const LACKING_ON_WEBGPU = {
-  positions: 'keys in codes are not turned by their positions on WebGPU yet',
-} as const
-
-/** The same of CUDA's kernels. */
+/** What the CUDA kernels do not do yet. */
 export const LACKING_ON_CUDA = {
   coupled: 'no coupled channels of a cache on CUDA yet',
   positions: 'keys in codes are not turned by their positions on CUDA yet',

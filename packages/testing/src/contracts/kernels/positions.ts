@@ -8,17 +8,18 @@ import { store } from './cache.ts'
 import { expectAttendsAsDecoded } from './coded-attention.ts'
 import { coupledStore } from './coupled.ts'
 
-const KEYS: readonly (readonly [name: string, grid: CacheGrid])[] = [
+const KEYS: readonly (readonly [name: string, grid: CacheGrid, outliers?: number])[] = [
   ['halves', HALVES],
   ['2 bits of a channel', { bits: 2, tokens: 24, channels: 1, symmetric: false }],
   ['3 bits of a token', { bits: 3, tokens: 1, channels: 8, symmetric: false }],
   ['4 bits, symmetric', { bits: 4, tokens: 1, channels: 32, symmetric: true }],
+  ['4 bits and outliers', { bits: 4, tokens: 1, channels: 8, symmetric: false }, 2],
   ['4 coupled channels', { ...HALVES, bits: 8, coupled: 4 }],
   ['8 coupled channels', { ...HALVES, bits: 8, coupled: 8 }],
 ]
 
 export function positionsContract(open: BenchOf, it: Declare): void {
-  for (const [name, grid] of KEYS) {
+  for (const [name, grid, outliers] of KEYS) {
     it.each([
       [1, 288, 4, 3, 1, 64, true, 3],
       [2, 264, 3, 10, 2, 32, false, 0],
@@ -26,6 +27,7 @@ export function positionsContract(open: BenchOf, it: Declare): void {
       [1, 24, 2, 12, 4, 24, false, 1],
       [7, 264, 3, 4, 2, 32, true, 4],
       [19, 48, 5, 8, 4, 8, false, 2],
+      [70, 48, 80, 6, 2, 32, true, 4],
     ])(
       `turns keys as it reads them, ${name}: %i rows, %i in codes, %i before, %i heads on %i of %i, rotated %s, from position %i`,
       async (rows, coded, before, heads, keyValueHeads, headSize, rotated, from) => {
@@ -43,7 +45,11 @@ export function positionsContract(open: BenchOf, it: Declare): void {
         const codes = grid.coupled
           ? coupledStore(side, grid.coupled, coded + 3, width)
           : store(side, grid, coded + 24, width)
-        const keys = { ...codes, turn: { rotated, cos, sin, from } }
+        const keys = {
+          ...codes,
+          ...(outliers && { outliers: side.zeros(coded + 24, 2 * outliers, 'u16') }),
+          turn: { rotated, cos, sin, from },
+        }
         const values = store(side, HALVES, coded + 3, width)
         for (const past of [keys, values]) {
           kernels.encodeRows(past, 0, up(randomValues(coded * width, random), coded, width))
