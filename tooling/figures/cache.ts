@@ -59,9 +59,9 @@ const ROWS: readonly (readonly [name: string, make: () => CacheScheme])[] = [
   ['int4 groups of 16', () => int4({ group: 16 })],
   ['int4 window of 256', () => int4({ window: 256 })],
   ['int4 range 0.95', () => int4({ range: 0.95 })],
-  ['int4 groups of 16, before RoPE', () => int4({ group: 16, positions: 'before' })],
+  ['int4 groups of 16 before RoPE', () => int4({ group: 16, positions: 'before' })],
   [
-    'int4 groups of 64, 1 % outliers, before RoPE',
+    'int4 groups of 64 with outliers before RoPE',
     () => int4({ group: 64, outliers: 0.01, positions: 'before' }),
   ],
   ['nf4', () => nf4()],

@@ -145,6 +145,21 @@ export const RESULT_CHECKS: readonly StudioCheck[] = [
       await profile.close()
     },
   },
+  {
+    name: 'the chat answers with keys and values kept as cq, once it has learnt its codebooks',
+    async run({ browser, url }) {
+      const { page, profile, complaints } = await visit(browser, url)
+      await openDemo(page)
+      await step(page, 'Chat')
+      await page.getByLabel('Keys and values', { exact: true }).selectOption('cq')
+      await page.getByText('Text that cq is fitted to').waitFor()
+      await page.getByLabel('Tokens', { exact: true }).fill('8')
+      await page.getByRole('button', { name: 'Ask' }).click()
+      await page.getByText(/tokens a second/).waitFor({ timeout: 120_000 })
+      assert.deepEqual(complaints, [])
+      await profile.close()
+    },
+  },
   ...LARGER.map((method) => ({
     name: `a larger model by ${method.name} on WASM: the bytes of Node`,
     run: (context: StudioContext) => quantizeLarger(context, method),
