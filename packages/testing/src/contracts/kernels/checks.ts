@@ -43,12 +43,6 @@ export const LACKING_ON_WEBGPU = {
   positions: 'keys in codes are not turned by their positions on WebGPU yet',
 } as const
 
-/** The same of CUDA's kernels. */
-export const LACKING_ON_CUDA = {
-  coupled: 'no coupled channels of a cache on CUDA yet',
-  positions: 'keys in codes are not turned by their positions on CUDA yet',
-} as const
-
 /** A group of checks, by its name in GROUPS: `memory`, `matmul`, `rounding`, … */
 export type KernelGroup = keyof typeof GROUPS
 
