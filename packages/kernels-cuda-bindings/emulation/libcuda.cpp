@@ -138,9 +138,10 @@ int cuDeviceGetName(char *name, int length, int) {
   return SUCCESS;
 }
 
-/** Compute capability and multiprocessors: 9.0 with one. */
+/** Compute capability, 9.0 where LOWBIT_EMULATED_CAPABILITY says no other, ten times as much; one multiprocessor. */
 int cuDeviceGetAttribute(int *value, int attribute, int) {
-  *value = attribute == 75 ? 9 : attribute == 76 ? 0 : 1;
+  const long capability = setting("LOWBIT_EMULATED_CAPABILITY", 90);
+  *value = attribute == 75 ? capability / 10 : attribute == 76 ? capability % 10 : 1;
   return SUCCESS;
 }
 

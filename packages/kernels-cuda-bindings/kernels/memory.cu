@@ -18,13 +18,17 @@ struct MoveBytes {
   /** None: zeros. */
   const u8 *x;
   u32 bytes;
-  /** Of an element of a thread: 4 where everything lies on words. */
+  /** Of an element: 4 where everything lies on words. */
   u32 each;
 };
 
+/** Elements of a thread, a block apart. */
+constexpr u32 PIECE = 16;
+
 KERNEL(move_bytes, MoveBytes, 128) {
-  const u32 i = element();
-  if (i >= p.bytes / p.each) return;
-  if (p.each == 1) p.out[i] = p.x ? p.x[i] : 0;
-  else reinterpret_cast<u32 *>(p.out)[i] = p.x ? reinterpret_cast<const u32 *>(p.x)[i] : 0;
+  const u32 first = blockIdx.x * PIECE * LANES + threadIdx.x, count = p.bytes / p.each;
+  for (u32 i = first; i < count && i < first + PIECE * LANES; i += LANES) {
+    if (p.each == 1) p.out[i] = p.x ? p.x[i] : 0;
+    else reinterpret_cast<u32 *>(p.out)[i] = p.x ? reinterpret_cast<const u32 *>(p.x)[i] : 0;
+  }
 }

@@ -19,7 +19,7 @@ it.each(modules())('%s is a fatbin that names its kernels', (module) => {
 })
 
 it('has machine code from Turing to Blackwell, and PTX for what comes', () => {
-  const wanted = ['sm_75', 'sm_80', 'sm_86', 'sm_89', 'sm_90', 'sm_100', 'sm_120', 'compute_75']
+  const wanted = ['sm_75', 'sm_80', 'sm_86', 'sm_89', 'sm_90', 'sm_100', 'sm_120', 'compute_89']
   expect(architectures).toEqual(wanted)
 })
 

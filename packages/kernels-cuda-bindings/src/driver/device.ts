@@ -17,6 +17,8 @@ export interface Device {
   /** Of the GPU, with its compute capability. */
   readonly name: string
   readonly driver: string
+  /** The compute capability: 9 is 9.0. */
+  readonly capability: number
   readonly bytes: number
   allocate(bytes: number): Span
   /** A span with these values. */
@@ -55,7 +57,9 @@ const OLDEST = 7.5
 
 /** Bytes that a kernel is given by value, as kernels/memory.cu has room for, and those that a kernel moves or zeroes. */
 const LITERALS = 1024
-const MOVED = 16 * 2 ** 20
+const MOVED = 2 ** 20
+/** Elements that a block of it moves. */
+const MOVED_BY_BLOCK = 2048
 
 export function openDevice({
   library,
@@ -69,7 +73,8 @@ export function openDevice({
     driver.get<number>('cuDeviceGetAttribute', 'asking for its abilities', attribute, handle),
   )
   const name = `${modelOf(driver, handle)} (${major}.${minor})`
-  if (Number(`${major}.${minor}`) < OLDEST) {
+  const capability = Number(`${major}.${minor}`)
+  if (capability < OLDEST) {
     throw new LowbitError(
       'no-device',
       `${name} is too old: a compute capability of ${OLDEST} is needed`,
@@ -125,12 +130,13 @@ export function openDevice({
   function move(out: Span, x: Span | undefined, bytes: number): void {
     const onWords = [out.address, x?.address ?? 0, bytes].every((n) => n % 4 === 0)
     const each = onWords ? 4 : 1
-    device.run('move_bytes', { out, x, bytes, each }, Math.ceil(bytes / each / 128))
+    device.run('move_bytes', { out, x, bytes, each }, Math.ceil(bytes / each / MOVED_BY_BLOCK))
   }
 
   const device: Device = {
     name,
     driver: driver.version,
+    capability,
     get bytes() {
       return memory.held
     },
