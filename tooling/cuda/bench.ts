@@ -12,9 +12,15 @@ import { spawnSync } from 'node:child_process'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
 import {
+  FLOAT_FORMATS,
+  floatGrid,
+  fromFloat32,
+  type LoadOptions,
   type Matrix,
+  normalFloatGrid,
   packCodes,
   perGroup,
+  type ScalarGrid,
   signedGrid,
   toNumbers,
   unsignedGrid,
@@ -60,20 +66,29 @@ interface Row {
   readonly overTorch?: number
 }
 
-type Activations = 'f32' | 'f16' | 'int8'
 interface Contestant {
   readonly name: string
-  readonly bits: 4 | 8 | 16
-  readonly activations: Activations
+  readonly make: (outputs: number, inputs: number) => Matrix
+  readonly activations: NonNullable<LoadOptions['activations']>
 }
 
+const int4 = (rows: number, columns: number) => coded(rows, columns, 4, unsignedGrid(4))
+const int8 = (rows: number, columns: number) => coded(rows, columns, 8, signedGrid(8))
+const nf4 = (rows: number, columns: number) => coded(rows, columns, 4, normalFloatGrid(4))
+const e4m3 = (rows: number, columns: number) =>
+  coded(rows, columns, 8, floatGrid(FLOAT_FORMATS.f8_e4m3))
+
 const CONTESTANTS: readonly Contestant[] = [
-  { name: 'int4 × f16', bits: 4, activations: 'f16' },
-  { name: 'int4 × int8', bits: 4, activations: 'int8' },
-  { name: 'int8 × f16', bits: 8, activations: 'f16' },
-  { name: 'int8 × int8', bits: 8, activations: 'int8' },
-  { name: 'int4 × f32', bits: 4, activations: 'f32' },
-  { name: 'f16 × f32', bits: 16, activations: 'f32' },
+  { name: 'int4 × f16', make: int4, activations: 'f16' },
+  { name: 'int4 × int8', make: int4, activations: 'int8' },
+  { name: 'int8 × f16', make: int8, activations: 'f16' },
+  { name: 'int8 × int8', make: int8, activations: 'int8' },
+  { name: 'E4M3 × fp8', make: e4m3, activations: 'fp8' },
+  { name: 'NF4 × f16', make: nf4, activations: 'f16' },
+  { name: 'vectors of 8 × f16', make: vectors, activations: 'f16' },
+  { name: 'f16 × f16', make: dense, activations: 'f16' },
+  { name: 'int4 × f32', make: int4, activations: 'f32' },
+  { name: 'f16 × f32', make: dense, activations: 'f32' },
 ]
 
 const found = await cuda().catch((error: Error) => error)
@@ -114,11 +129,11 @@ if (flags.json) {
 
 function measure(
   kernels: CudaKernels,
-  { name, bits, activations }: Contestant,
+  { name, make, activations }: Contestant,
   outputs: number,
   inputs: number,
 ): Row[] {
-  const matrix = bits === 16 ? dense(outputs, inputs) : integers(outputs, inputs, bits)
+  const matrix = make(outputs, inputs)
   const first = kernels.load(matrix, { activations })
   const copies = Math.min(MOST_COPIES, Math.ceil(APART / first.bytes))
   const weights = Array.from({ length: copies }, (_, i) =>
@@ -151,17 +166,17 @@ function values(count: number): Float32Array {
 }
 
 function dense(rows: number, columns: number): Matrix {
-  const { values: halves } = toNumbers('f16', values(rows * columns))
-  return { rows, columns, type: 'f16', values: halves }
+  return { rows, columns, type: 'f16', values: fromFloat32('f16', values(rows * columns)) }
 }
 
-function integers(rows: number, columns: number, bits: 4 | 8): Matrix {
+function coded(rows: number, columns: number, bits: 4 | 8, grid: ScalarGrid): Matrix {
   const group = Math.min(GROUP, columns)
   const blocks = perGroup(group)
   const count = rows * Math.ceil(columns / group)
+  // The last bit is left out: E4M3 has a code that is no number.
   const codes = Uint8Array.from(
     { length: rows * columns },
-    (_, i) => (i * 2654435761) >>> (32 - bits),
+    (_, i) => ((i * 2654435761) >>> (33 - bits)) << 1,
   )
   return {
     ...{ rows, columns },
@@ -169,11 +184,32 @@ function integers(rows: number, columns: number, bits: 4 | 8): Matrix {
       {
         codes: packCodes(codes, bits),
         vector: { length: 1, along: 'in' },
-        grid: bits === 8 ? signedGrid(8) : unsignedGrid(4),
+        grid,
         scale: { blocks, values: toNumbers('f16', new Float32Array(count).fill(2 ** -6)) },
-        ...(bits === 4 && {
-          zero: { blocks, values: toNumbers('u4', new Float32Array(count).fill(8)) },
-        }),
+        ...(grid.kind === 'integer' &&
+          bits === 4 && {
+            zero: { blocks, values: toNumbers('u4', new Float32Array(count).fill(8)) },
+          }),
+      },
+    ],
+  }
+}
+
+/** VPTQ's, in 2 bits: 65,536 vectors of 8 outputs. */
+function vectors(rows: number, columns: number): Matrix {
+  const [length, entries] = [8, 65_536]
+  const count = Math.ceil(rows / length) * columns
+  const codes = Uint32Array.from({ length: count }, (_, i) => (i * 2654435761) >>> 16)
+  return {
+    ...{ rows, columns },
+    stages: [
+      {
+        codes: packCodes(codes, 16),
+        vector: { length, along: 'out' },
+        grid: {
+          ...{ kind: 'codebook', length, entries },
+          tables: toNumbers('f16', values(entries * length)),
+        },
       },
     ],
   }

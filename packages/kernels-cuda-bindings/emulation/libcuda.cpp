@@ -26,6 +26,7 @@ enum Result {
   NOT_READY = 600,
   ILLEGAL_ADDRESS = 700,
   LAUNCH_FAILED = 719,
+  NOT_SUPPORTED = 801,
 };
 
 const std::map<int, std::pair<const char *, const char *>> TEXTS = {
@@ -37,6 +38,7 @@ const std::map<int, std::pair<const char *, const char *>> TEXTS = {
     {INVALID_CONTEXT, {"CUDA_ERROR_INVALID_CONTEXT", "invalid device context"}},
     {NOT_FOUND, {"CUDA_ERROR_NOT_FOUND", "named symbol not found"}},
     {ILLEGAL_ADDRESS, {"CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access was encountered"}},
+    {NOT_SUPPORTED, {"CUDA_ERROR_NOT_SUPPORTED", "operation not supported"}},
     {LAUNCH_FAILED, {"CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure"}},
 };
 
@@ -65,12 +67,22 @@ int ready() { return owners == 0 ? static_cast<int>(INVALID_CONTEXT) : poison; }
 
 /** What is queued runs at once, but for what a stream that is being recorded is given. */
 using Work = std::function<int()>;
-using Graph = std::vector<Work>;
+struct Graph {
+  std::vector<Work> works;
+  /** Of an instance: what it was made from. */
+  const Graph *origin = nullptr;
+};
+/** A node of a graph, as long as that is there. */
+struct Node {
+  const Graph *graph;
+  size_t place;
+};
+std::set<Node *> nodes;
 Graph *recording = nullptr;
 
 int queue(Work work) {
   if (!recording) return work();
-  recording->push_back(std::move(work));
+  recording->works.push_back(std::move(work));
   return SUCCESS;
 }
 
@@ -126,9 +138,10 @@ int cuDeviceGetName(char *name, int length, int) {
   return SUCCESS;
 }
 
-/** Compute capability and multiprocessors: 9.0 with one. */
+/** Compute capability, 9.0 where LOWBIT_EMULATED_CAPABILITY says no other, ten times as much; one multiprocessor. */
 int cuDeviceGetAttribute(int *value, int attribute, int) {
-  *value = attribute == 75 ? 9 : attribute == 76 ? 0 : 1;
+  const long capability = setting("LOWBIT_EMULATED_CAPABILITY", 90);
+  *value = attribute == 75 ? capability / 10 : attribute == 76 ? capability % 10 : 1;
   return SUCCESS;
 }
 
@@ -268,24 +281,29 @@ int cuModuleGetFunction(void **function, void *, const char *name) {
   return *function ? SUCCESS : NOT_FOUND;
 }
 
-int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
-                   unsigned, void *, void **, void **extra) {
-  if (ready()) return ready();
+/** A kernel with a copy of what it is given: the caller may write the next kernel's there. Empty where it can't be. */
+static Work work_of(void *function, dim3 grid, dim3 block, void **extra) {
   const auto &kernel = *static_cast<emulation::Kernel *>(function);
   // CU_LAUNCH_PARAM_BUFFER_POINTER, the buffer, CU_LAUNCH_PARAM_BUFFER_SIZE, its size, CU_LAUNCH_PARAM_END.
-  if (!extra || extra[0] != reinterpret_cast<void *>(1) || extra[2] != reinterpret_cast<void *>(2)) return INVALID_VALUE;
-  const size_t size = *static_cast<size_t *>(extra[3]);
-  const bool fits = size == kernel.params && bx * by * bz > 0 && bx * by * bz <= kernel.threads;
-  if (!fits || gx == 0 || gy == 0 || gz == 0 || gy > 65535 || gz > 65535) return INVALID_VALUE;
+  if (!extra || extra[0] != reinterpret_cast<void *>(1) || extra[2] != reinterpret_cast<void *>(2)) return {};
+  const size_t size = *static_cast<size_t *>(extra[3]), threads = block.x * block.y * block.z;
+  const bool fits = size == kernel.params && threads > 0 && threads <= kernel.threads;
+  if (!fits || grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.y > 65535 || grid.z > 65535) return {};
   const char *params = static_cast<const char *>(extra[1]);
-  // Copied at the call: the caller may write the next kernel's there.
-  return queue([&kernel, gx, gy, gz, bx, by, bz, params = std::vector<char>(params, params + size)] {
-    switch (emulation::launch(kernel, {gx, gy, gz}, {bx, by, bz}, params.data())) {
+  return [&kernel, grid, block, params = std::vector<char>(params, params + size)] {
+    switch (emulation::launch(kernel, grid, block, params.data())) {
     case emulation::Outcome::illegal_access: return poison = ILLEGAL_ADDRESS;
     case emulation::Outcome::deadlock: return poison = LAUNCH_FAILED;
     default: return static_cast<int>(SUCCESS);
     }
-  });
+  };
+}
+
+int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                   unsigned, void *, void **, void **extra) {
+  if (ready()) return ready();
+  Work work = work_of(function, {gx, gy, gz}, {bx, by, bz}, extra);
+  return work ? queue(std::move(work)) : static_cast<int>(INVALID_VALUE);
 }
 
 int cuStreamBeginCapture_v2(void *, int) {
@@ -300,13 +318,60 @@ int cuStreamEndCapture(void *, void **graph) {
   recording = nullptr;
   return ready();
 }
+
+/** CUDA_KERNEL_NODE_PARAMS_v2. */
+struct KernelNode {
+  void *function;
+  unsigned grid[3], block[3], shared;
+  void **params, **extra;
+  void *kernel, *context;
+};
+static Work work_of_node(const KernelNode &of) {
+  const unsigned *grid = of.grid, *block = of.block;
+  return work_of(of.function, {grid[0], grid[1], grid[2]}, {block[0], block[1], block[2]}, of.extra);
+}
+
+int cuGraphCreate(void **graph, unsigned) {
+  *graph = new Graph;
+  return ready();
+}
+/** Each node comes after the last one: nothing else is asked for here. */
+int cuGraphAddKernelNode_v2(void **node, void *to, void *const *after, size_t count, const KernelNode *params) {
+  if (ready()) return ready();
+  auto &graph = *static_cast<Graph *>(to);
+  if (count > 1 || (count == 1) != !graph.works.empty()) return INVALID_VALUE;
+  if (count == 1) {
+    auto *last = static_cast<Node *>(after[0]);
+    if (!nodes.count(last) || last->graph != &graph || last->place + 1 != graph.works.size()) return INVALID_VALUE;
+  }
+  Work work = work_of_node(*params);
+  if (!work) return INVALID_VALUE;
+  auto *made = new Node{&graph, graph.works.size()};
+  nodes.insert(made);
+  graph.works.push_back(std::move(work));
+  *node = made;
+  return SUCCESS;
+}
+int cuGraphExecKernelNodeSetParams_v2(void *instance, void *node, const KernelNode *params) {
+  if (ready()) return ready();
+  auto &graph = *static_cast<Graph *>(instance);
+  auto *at = static_cast<Node *>(node);
+  Work work = work_of_node(*params);
+  if (!work || !nodes.count(at) || at->graph != graph.origin) return INVALID_VALUE;
+  graph.works[at->place] = std::move(work);
+  return SUCCESS;
+}
+/** LOWBIT_EMULATED_GRAPHS=0 is a driver that has none. */
 int cuGraphInstantiateWithFlags(void **instance, void *graph, unsigned long long) {
-  *instance = new Graph(*static_cast<Graph *>(graph));
+  if (setting("LOWBIT_EMULATED_GRAPHS", 1) == 0) return NOT_SUPPORTED;
+  auto *made = new Graph(*static_cast<Graph *>(graph));
+  made->origin = static_cast<Graph *>(graph);
+  *instance = made;
   return ready();
 }
 int cuGraphLaunch(void *instance, void *) {
   if (ready()) return ready();
-  for (const Work &work : *static_cast<Graph *>(instance)) {
+  for (const Work &work : static_cast<Graph *>(instance)->works) {
     if (const int result = work()) return result;
   }
   return SUCCESS;
@@ -315,7 +380,18 @@ int cuGraphExecDestroy(void *instance) {
   delete static_cast<Graph *>(instance);
   return SUCCESS;
 }
-int cuGraphDestroy(void *graph) { return cuGraphExecDestroy(graph); }
+int cuGraphDestroy(void *graph) {
+  for (auto at = nodes.begin(); at != nodes.end();) {
+    if ((*at)->graph != graph) {
+      ++at;
+      continue;
+    }
+    delete *at;
+    at = nodes.erase(at);
+  }
+  delete static_cast<Graph *>(graph);
+  return SUCCESS;
+}
 
 using Clock = std::chrono::steady_clock;
 int cuEventCreate(void **event, unsigned) {

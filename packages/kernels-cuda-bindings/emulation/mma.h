@@ -55,6 +55,23 @@ inline void multiply_halves(float (&c)[4], const uint32_t (&a)[4], const uint32_
   multiply<2>(c, gather_fragments(a, b), read, read);
 }
 
+inline void multiply_brains(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  const auto read = [](uint32_t word, unsigned place) { return cast<float>(word >> (16 * place) << 16); };
+  multiply<2>(c, gather_fragments(a, b), read, read);
+}
+
+/** E4M3: bias 7, no infinities, all ones is no number. */
+inline void multiply_fp8(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  const auto read = [](uint32_t word, unsigned place) {
+    const unsigned code = word >> (8 * place) & 255, exponent = code >> 3 & 15, digits = code & 7;
+    if ((code & 127) == 127) return NAN;
+    const float size = exponent == 0 ? std::ldexp(static_cast<float>(digits), -9)
+                                     : std::ldexp(static_cast<float>(8 + digits), static_cast<int>(exponent) - 10);
+    return code & 128 ? -size : size;
+  };
+  multiply<4>(c, gather_fragments(a, b), read, read);
+}
+
 inline void multiply_bytes(int (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   multiply<4>(
       c, gather_fragments(a, b), [](uint32_t word, unsigned place) { return static_cast<int>(word >> (8 * place) & 255); },

@@ -1,14 +1,21 @@
 /** Tensor cores: fragments as the hardware documents them, and products that round x and nothing else. */
 
 import {
+  type Blocks,
+  decodeFloat,
+  encodeFloat,
+  FLOAT_FORMATS,
+  floatGrid,
   floatToHalf,
   halfToFloat,
   type Kernels,
   perGroup,
   perRow,
+  perTensor,
   type QuantizedMatrix,
   seededRandom,
   signedGrid,
+  toNumbers,
   unsignedGrid,
 } from '@lowbit/core'
 import { denseValues, randomOrder, randomValues, scalarMatrix } from '@lowbit/testing'
@@ -18,7 +25,18 @@ import { cuda } from '../src/index.ts'
 
 const half = (x: number): number => halfToFloat(floatToHalf(x))
 
-/** Where the numbers of a lane's registers lie (PTX ISA, mma.m16n8k16 of f16 and mma.m16n8k32 of bytes). */
+const typed = (type: 'f16' | 'bf16' | 'f8_e4m3') => ({
+  bits: (x: number): number => encodeFloat(FLOAT_FORMATS[type], x),
+  value: (bits: number): number => decodeFloat(FLOAT_FORMATS[type], bits),
+})
+export const AS = { f16: typed('f16'), bf16: typed('bf16'), fp8: typed('f8_e4m3') }
+
+/** The compute capabilities that have them. */
+const NEEDED = { f16: 7.5, bytes: 7.5, bf16: 8, fp8: 8.9 }
+
+/**
+ * Where the numbers of a lane's registers lie (PTX ISA, mma.m16n8k16 of f16 and bf16, mma.m16n8k32 of bytes and E4M3).
+ */
 const FRAGMENTS = {
   f16: {
     ...{ depth: 16, each: 2 },
@@ -51,66 +69,76 @@ export function describeTiles(library?: string): void {
 }
 
 function fragments(library: string | undefined): void {
-  it.each(['f16', 'bytes'] as const)('%s: each lane has its sums of A · B + C', async (kind) => {
-    const { depth, each, a, b } = FRAGMENTS[kind]
-    const random = seededRandom(depth)
-    const bytes = kind === 'bytes'
-    const number = (low: number, high: number): number =>
-      bytes ? low + Math.floor(random() * (high - low)) : half(random() * 4 - 2)
-    const left = Array.from({ length: 16 * depth }, () => number(0, 256))
-    const right = Array.from({ length: depth * 8 }, () => number(-128, 128))
-    const start = Array.from({ length: 16 * 8 }, (_, i) => i - 40)
-    const bits = (x: number): number => (bytes ? x & 255 : floatToHalf(x))
-    const registers = (count: number, from: (lane: number, i: number) => number): Uint32Array =>
-      Uint32Array.from({ length: 32 * count }, (_, n) => {
-        const [lane, register] = [Math.floor(n / count), n % count]
-        let word = 0
-        for (let i = 0; i < each; i++) {
-          word |= from(lane, register * each + i) << ((i * 32) / each)
-        }
-        return word
+  it.each(['f16', 'bf16', 'bytes', 'fp8'] as const)(
+    '%s: each lane has its sums of A · B + C',
+    async (kind) => {
+      const device = openDevice({ library, ordinal: 0, memoryLimit: Number.POSITIVE_INFINITY })
+      if (device.capability < NEEDED[kind]) {
+        device.dispose()
+        return
+      }
+      const { depth, each, a, b } = FRAGMENTS[kind === 'f16' || kind === 'bf16' ? 'f16' : 'bytes']
+      const random = seededRandom(depth)
+      const number = (low: number, high: number): number =>
+        kind === 'bytes'
+          ? low + Math.floor(random() * (high - low))
+          : AS[kind].value(AS[kind].bits(random() * 4 - 2))
+      const left = Array.from({ length: 16 * depth }, () => number(0, 256))
+      const right = Array.from({ length: depth * 8 }, () => number(-128, 128))
+      const start = Array.from({ length: 16 * 8 }, (_, i) => i - 40)
+      const bits = (x: number): number => (kind === 'bytes' ? x & 255 : AS[kind].bits(x))
+      const registers = (count: number, from: (lane: number, i: number) => number): Uint32Array =>
+        Uint32Array.from({ length: 32 * count }, (_, n) => {
+          const [lane, register] = [Math.floor(n / count), n % count]
+          let word = 0
+          for (let i = 0; i < each; i++) {
+            word |= from(lane, register * each + i) << ((i * 32) / each)
+          }
+          return word
+        })
+      const place = (lane: number) => [lane >> 2, lane % 4] as const
+      const sums = Float32Array.from({ length: 128 }, (_, n) => {
+        const [g, t] = place(n >> 2)
+        return start[(g + (n % 4 >= 2 ? 8 : 0)) * 8 + 2 * t + (n % 2)]
       })
-    const place = (lane: number) => [lane >> 2, lane % 4] as const
-    const device = openDevice({ library, ordinal: 0, memoryLimit: Number.POSITIVE_INFINITY })
-    const sums = Float32Array.from({ length: 128 }, (_, n) => {
-      const [g, t] = place(n >> 2)
-      return start[(g + (n % 4 >= 2 ? 8 : 0)) * 8 + 2 * t + (n % 2)]
-    })
-    const c = device.place(sums)
-    device.run(
-      `fragments_${kind}`,
-      {
-        a: device.place(
-          registers(4, (lane, i) => {
-            const { row, column } = a(...place(lane), i)
-            return bits(left[row * depth + column])
-          }),
-        ),
-        b: device.place(
-          registers(2, (lane, i) => {
-            const { row, column } = b(...place(lane), i)
-            return bits(right[row * 8 + column])
-          }),
-        ),
-        c,
-      },
-      1,
-    )
-    const found = new Float32Array(128)
-    await device.read(c, found)
-    device.dispose()
-    for (const [n, value] of found.entries()) {
-      const [g, t] = place(n >> 2)
-      const [row, column] = [g + (n % 4 >= 2 ? 8 : 0), 2 * t + (n % 2)]
-      let sum = start[row * 8 + column]
-      for (let k = 0; k < depth; k++) sum += left[row * depth + k] * right[k * 8 + column]
-      expect(Math.abs(value - sum), `lane ${n >> 2}, sum ${n % 4}`).toBeLessThan(1e-4)
-    }
-  })
+      const c = device.place(sums)
+      device.run(
+        `fragments_${kind}`,
+        {
+          a: device.place(
+            registers(4, (lane, i) => {
+              const { row, column } = a(...place(lane), i)
+              return bits(left[row * depth + column])
+            }),
+          ),
+          b: device.place(
+            registers(2, (lane, i) => {
+              const { row, column } = b(...place(lane), i)
+              return bits(right[row * 8 + column])
+            }),
+          ),
+          c,
+        },
+        1,
+      )
+      const found = new Float32Array(128)
+      await device.read(c, found)
+      device.dispose()
+      for (const [n, value] of found.entries()) {
+        const [g, t] = place(n >> 2)
+        const [row, column] = [g + (n % 4 >= 2 ? 8 : 0), 2 * t + (n % 2)]
+        let sum = start[row * 8 + column]
+        for (let k = 0; k < depth; k++) sum += left[row * depth + k] * right[k * 8 + column]
+        expect(Math.abs(value - sum), `lane ${n >> 2}, sum ${n % 4}`).toBeLessThan(1e-4)
+      }
+    },
+  )
 }
 
+type Activations = 'f16' | 'bf16' | 'int8' | 'fp8'
+
 /** x as the kernels see it. */
-function rounded(x: Float32Array, columns: number, activations: 'f16' | 'int8'): Float64Array {
+export function rounded(x: Float32Array, columns: number, activations: Activations): Float64Array {
   const out = new Float64Array(x.length)
   for (let row = 0; row < x.length; row += columns) {
     const line = x.subarray(row, row + columns)
@@ -118,6 +146,18 @@ function rounded(x: Float32Array, columns: number, activations: 'f16' | 'int8'):
       const factor =
         2 ** Math.floor(Math.log2(line.reduce((most, v) => Math.max(most, Math.abs(v)), 0)))
       for (const [i, v] of line.entries()) out[row + i] = half(v / factor) * factor
+      continue
+    }
+    if (activations === 'bf16') {
+      for (const [i, v] of line.entries()) out[row + i] = AS.bf16.value(AS.bf16.bits(v))
+      continue
+    }
+    if (activations === 'fp8') {
+      const most = line.reduce((least, v) => Math.max(least, Math.abs(v)), 0)
+      const { bits, value } = AS.fp8
+      for (const [i, v] of line.entries()) {
+        out[row + i] = (value(bits(v * Math.fround(448 / most))) * most) / 448
+      }
       continue
     }
     for (let from = 0; from < columns; from += 32) {
@@ -138,7 +178,8 @@ interface Sample {
   readonly tokens: readonly number[]
 }
 
-function samples(): Sample[] {
+function samples(activations: Activations): Sample[] {
+  if (activations === 'fp8') return samplesOfE4M3()
   const random = seededRandom(90)
   const wide = { asymmetric: true }
   const one = (bits: number, rows: number, columns: number, group: number, more = {}) =>
@@ -164,6 +205,27 @@ function samples(): Sample[] {
   ]
 }
 
+function samplesOfE4M3(): Sample[] {
+  const random = seededRandom(91)
+  const one = (rows: number, columns: number, blocks: Blocks, more = {}) =>
+    scalarMatrix(floatGrid(FLOAT_FORMATS.f8_e4m3), rows, columns, blocks, random, more)
+  const bare = one(33, 130, perGroup(64))
+  return [
+    { name: 'E4M3, a scale for all', matrix: one(70, 330, perTensor(70, 330)), tokens: [1, 9, 70] },
+    { name: 'E4M3, groups of 32', matrix: one(37, 200, perGroup(32)), tokens: [8, 17, 33] },
+    {
+      name: 'E4M3, a scale a row, with a bias',
+      matrix: one(16, 64, perRow(64), { bias: true }),
+      tokens: [2],
+    },
+    {
+      name: 'E4M3, scales of rows besides',
+      matrix: { ...bare, rowScale: toNumbers('f32', randomValues(33, random)) },
+      tokens: [5, 40],
+    },
+  ]
+}
+
 function products(library: string | undefined): void {
   let kernels: Kernels
   beforeAll(async () => {
@@ -171,8 +233,8 @@ function products(library: string | undefined): void {
   })
   afterAll(() => kernels.dispose())
 
-  describe.each(['f16', 'int8'] as const)('x in %s', (activations) => {
-    it.each(samples().map((sample) => [sample.name, sample] as const))(
+  describe.each(['f16', 'int8', 'fp8'] as const)('x in %s', (activations) => {
+    it.each(samples(activations).map((sample) => [sample.name, sample] as const))(
       '%s: nothing but x is rounded',
       async (_, { matrix, tokens }) => {
         const { rows, columns, order } = matrix
@@ -234,10 +296,10 @@ function products(library: string | undefined): void {
       },
     )
 
-    it('what has no tiles is met in f32, and says so', () => {
+    it('what has no tiles is decoded to f16 where there are many rows, and says so', () => {
       const matrix = scalarMatrix(unsignedGrid(2), 8, 64, perGroup(32), seededRandom(1))
       const weight = kernels.load(matrix, { activations })
-      expect(weight.variant).toContain(`(${activations} needs integers of 4 or 8 bits`)
+      expect(weight.variant).toMatch(/, f16 from 5 rows on on tensor cores$/)
       kernels.unload(weight)
     })
   })

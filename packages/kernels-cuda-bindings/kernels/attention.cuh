@@ -7,26 +7,18 @@ constexpr u32 HEAD = 512;
 
 /**
  * 128 positions at a time are scored, a thread each, and their values are added up, a thread a channel; what was
- * added before shrinks where a larger score is found. key(position, i) and value(position, i) are of the head.
+ * added before shrinks where a larger score is found. scores(from) is the score of position from + thread, −∞ past the
+ * last one; all threads ask at once. value(position, i) is of the head.
  */
-template <class Key, class Value>
-__device__ void attend(const f32 *q, f32 *out, u32 size, u32 seen, f32 scale, Key key, Value value) {
-  __shared__ f32 query[HEAD];
+template <class Scores, class Value>
+__device__ void attend_scored(f32 *out, u32 size, u32 seen, Scores scores, Value value) {
   __shared__ f32 weights[LANES];
   const u32 lane = threadIdx.x;
-  for (u32 i = lane; i < size; i += LANES) query[i] = q[i];
-  __syncthreads();
   f32 most = -INFINITY, mass = 0, sums[HEAD / LANES] = {};
   for (u32 from = 0; from < seen; from += LANES) {
-    const bool here = from + lane < seen;
-    f32 score = -INFINITY;
-    if (here) {
-      score = 0;
-      for (u32 i = 0; i < size; i++) score += query[i] * key(from + lane, i);
-      score *= scale;
-    }
+    const f32 score = scores(from);
     const f32 larger = fmaxf(most, over_block<LANES>(score, Most()));
-    const f32 weight = here ? expf(score - larger) : 0.0f;
+    const f32 weight = from + lane < seen ? expf(score - larger) : 0.0f;
     weights[lane] = weight;
     const f32 shrink = expf(most - larger);
     mass = mass * shrink + over_block<LANES>(weight, Sum());
@@ -47,4 +39,22 @@ __device__ void attend(const f32 *q, f32 *out, u32 size, u32 seen, f32 scale, Ke
     const u32 channel = j * LANES + lane;
     if (channel < size) out[channel] = sums[j] / mass;
   }
+}
+
+/** key(position, i) is of the head, too. */
+template <class Key, class Value>
+__device__ void attend(const f32 *q, f32 *out, u32 size, u32 seen, f32 scale, Key key, Value value) {
+  __shared__ f32 query[HEAD];
+  for (u32 i = threadIdx.x; i < size; i += LANES) query[i] = q[i];
+  __syncthreads();
+  attend_scored(
+      out, size, seen,
+      [&](u32 from) {
+        const u32 position = from + threadIdx.x;
+        if (position >= seen) return -INFINITY;
+        f32 score = 0;
+        for (u32 i = 0; i < size; i++) score += query[i] * key(position, i);
+        return score * scale;
+      },
+      value);
 }

@@ -4,6 +4,9 @@
 /** f16, the largest at most. */
 __device__ inline u32 stored_half(f32 x) { return float_to_half(fminf(fmaxf(x, -65504.0f), 65504.0f)); }
 
+/** Of a codebook of coupled channels. */
+constexpr u32 ENTRIES = 256;
+
 struct Outliers {
   const f32 *x;
   /** Of each block of tokens and channels. */
@@ -152,7 +155,33 @@ KERNEL(pack_rows, PackRows, 128) {
   p.out[i] = word;
 }
 
-/** Rows in codes as they are read; 16 bits are halves without scales. */
+struct NearestEntries {
+  const f32 *x;
+  const f32 *codebooks;
+  u8 *codes;
+  /** Codes of a row, and the channels that each stands for. */
+  u32 vectors;
+  u32 coupled;
+};
+
+/** A warp a code: the entry of its codebook with the smallest squared distance, the first of equally near ones. */
+KERNEL(nearest_entries, NearestEntries, 32) {
+  const f32 *x = p.x + static_cast<size_t>(blockIdx.x) * p.coupled;
+  const f32 *entries = p.codebooks + static_cast<size_t>(blockIdx.x % p.vectors) * ENTRIES * p.coupled;
+  u64 best = NOWHERE;
+  for (u32 entry = threadIdx.x; entry < ENTRIES; entry += WARP) {
+    f32 distance = 0;
+    for (u32 i = 0; i < p.coupled; i++) {
+      const f32 apart = x[i] - entries[entry * p.coupled + i];
+      distance += apart * apart;
+    }
+    best = Least()(best, placed(distance, entry));
+  }
+  best = over_warp(best, Least());
+  if (threadIdx.x == 0) p.codes[blockIdx.x] = static_cast<u8>(best);
+}
+
+/** Rows in codes as they are read; 16 bits are halves without scales, and so are coupled channels without them. */
 struct Coded {
   const u32 *codes;
   const u16 *scales;
@@ -166,6 +195,9 @@ struct Coded {
   /** Columns that are kept beside the codes, ascending, and what to add there; null where there are none. */
   const u16 *outliers;
   u32 kept;
+  /** The channels that a code stands for where that is more than one, which then means an entry of its codebook. */
+  u32 coupled;
+  const f32 *codebooks;
 };
 
 __device__ inline f32 lack_of(const Coded &p, u32 row, u32 column) {
@@ -180,6 +212,11 @@ __device__ inline f32 lack_of(const Coded &p, u32 row, u32 column) {
 }
 
 __device__ inline f32 number(const Coded &p, u32 row, u32 column) {
+  if (p.codebooks) {
+    // Four codes a word.
+    const u32 vector = column / p.coupled, code = p.codes[row * p.line + vector / 4] >> (vector % 4 * 8) & 255;
+    return p.codebooks[(vector * ENTRIES + code) * p.coupled + column % p.coupled];
+  }
   const u32 bit = column * p.bits, shift = bit % 32;
   const u32 *at = p.codes + row * p.line + bit / 32;
   u32 code = *at >> shift;
@@ -235,8 +272,10 @@ struct AttendCoded {
   u32 key_symmetric;
   u32 key_line;
   u32 key_blocks;
-  u32 key_kept;
   const u16 *key_outliers;
+  u32 key_kept;
+  u32 key_coupled;
+  const f32 *key_codebooks;
   const u32 *value_codes;
   const u16 *value_scales;
   const f32 *value_table;
@@ -246,8 +285,10 @@ struct AttendCoded {
   u32 value_symmetric;
   u32 value_line;
   u32 value_blocks;
-  u32 value_kept;
   const u16 *value_outliers;
+  u32 value_kept;
+  u32 value_coupled;
+  const f32 *value_codebooks;
   const f32 *q;
   const f32 *k;
   const f32 *v;
@@ -261,22 +302,112 @@ struct AttendCoded {
   f32 scale;
 };
 
+__device__ inline Coded keys_of(const AttendCoded &p) {
+  return {p.key_codes, p.key_scales, p.key_table,    p.key_bits, p.key_tokens,  p.key_channels, p.key_symmetric,
+          p.key_line,  p.key_blocks, p.key_outliers, p.key_kept, p.key_coupled, p.key_codebooks};
+}
+__device__ inline Coded values_of(const AttendCoded &p) {
+  return {p.value_codes,  p.value_scales, p.value_table,    p.value_bits, p.value_tokens,  p.value_channels, p.value_symmetric,
+          p.value_line,   p.value_blocks, p.value_outliers, p.value_kept, p.value_coupled, p.value_codebooks};
+}
+
+/** What a block of a row and a head has before it. */
+struct Place {
+  /** Of the head in a row of q, and of the one it shares in a row of keys. */
+  u32 query;
+  u32 shared;
+  u32 width;
+  /** Positions that the row sees. */
+  u32 seen;
+};
+__device__ inline Place place_of(const AttendCoded &p) {
+  const u32 row = blockIdx.x / p.heads, head = blockIdx.x % p.heads;
+  return {blockIdx.x * p.size, head * p.sharers / p.heads * p.size, p.sharers * p.size, p.start + row + 1};
+}
+
 /** A block for each row and head. */
 KERNEL(attend_coded, AttendCoded, 128) {
-  const Coded keys = {p.key_codes,    p.key_scales,    p.key_table, p.key_bits,  p.key_tokens,
-                      p.key_channels, p.key_symmetric, p.key_line,  p.key_blocks, p.key_outliers, p.key_kept};
-  const Coded values = {p.value_codes,    p.value_scales,    p.value_table, p.value_bits,  p.value_tokens,
-                        p.value_channels, p.value_symmetric, p.value_line,  p.value_blocks, p.value_outliers, p.value_kept};
-  const u32 row = blockIdx.x / p.heads, head = blockIdx.x % p.heads;
-  const u32 width = p.sharers * p.size, shared = head * p.sharers / p.heads * p.size;
+  const Coded keys = keys_of(p), values = values_of(p);
+  const Place at = place_of(p);
   attend(
-      p.q + blockIdx.x * p.size, p.out + blockIdx.x * p.size, p.size, p.start + row + 1, p.scale,
+      p.q + at.query, p.out + at.query, p.size, at.seen, p.scale,
       [&](u32 position, u32 i) {
-        return position < p.coded ? number(keys, position, shared + i)
-                                  : p.k[(position - p.coded) * width + shared + i];
+        return position < p.coded ? number(keys, position, at.shared + i)
+                                  : p.k[(position - p.coded) * at.width + at.shared + i];
       },
       [&](u32 position, u32 i) {
-        return position < p.coded ? number(values, position, shared + i)
-                                  : p.v[(position - p.coded) * width + shared + i];
+        return position < p.coded ? number(values, position, at.shared + i)
+                                  : p.v[(position - p.coded) * at.width + at.shared + i];
+      });
+}
+
+/** Keys in codes that are not turned yet. */
+struct AttendTurned {
+  AttendCoded past;
+  const f32 *cosines;
+  const f32 *sines;
+  /** The first row's position, and whether heads go through a Hadamard matrix first. */
+  u32 from;
+  u32 rotated;
+};
+
+/**
+ * As attend_coded. A warp decodes a position's head into shared memory, turns it there and scores it; dense keys are
+ * nowhere else.
+ */
+KERNEL(attend_turned, AttendTurned, 128) {
+  __shared__ f32 query[HEAD];
+  __shared__ f32 lines[LANES / WARP][HEAD];
+  __shared__ f32 found[LANES];
+  const AttendCoded &past = p.past;
+  const Coded keys = keys_of(past), values = values_of(past);
+  const Place at = place_of(past);
+  const u32 size = past.size, half = size / 2, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+  const f32 root = p.rotated ? 1.0f / sqrtf(static_cast<f32>(size)) : 1.0f;
+  f32 *line = lines[warp];
+  for (u32 i = threadIdx.x; i < size; i += LANES) query[i] = past.q[at.query + i];
+  __syncthreads();
+
+  const auto turned = [&](u32 position) {
+    for (u32 i = lane; i < size; i += WARP) line[i] = number(keys, position, at.shared + i);
+    __syncwarp();
+    for (u32 apart = 1; p.rotated && apart < size; apart *= 2) {
+      for (u32 i = lane; i < half; i += WARP) {
+        const u32 first = i / apart * 2 * apart + i % apart;
+        const f32 a = line[first], b = line[first + apart];
+        line[first] = a + b;
+        line[first + apart] = a - b;
+      }
+      __syncwarp();
+    }
+    f32 sum = 0;
+    for (u32 i = lane; i < half; i += WARP) {
+      const u32 turn = (p.from + position) * half + i;
+      const f32 c = p.cosines[turn], s = p.sines[turn], a = line[i], b = line[i + half];
+      sum += query[i] * (a * c - b * s) + query[i + half] * (b * c + a * s);
+    }
+    __syncwarp();
+    return sum * root;
+  };
+  const auto fresh = [&](u32 position) {
+    const f32 *key = past.k + (position - past.coded) * at.width + at.shared;
+    f32 sum = 0;
+    for (u32 i = lane; i < size; i += WARP) sum += query[i] * key[i];
+    return sum;
+  };
+  attend_scored(
+      past.out + at.query, size, at.seen,
+      [&](u32 from) {
+        const u32 count = least(at.seen - from, LANES);
+        for (u32 i = warp; i < count; i += LANES / WARP) {
+          const f32 score = over_warp(from + i < past.coded ? turned(from + i) : fresh(from + i), Sum());
+          if (lane == 0) found[i] = score * past.scale;
+        }
+        __syncthreads();
+        return threadIdx.x < count ? found[threadIdx.x] : -INFINITY;
+      },
+      [&](u32 position, u32 i) {
+        return position < past.coded ? number(values, position, at.shared + i)
+                                     : past.v[(position - past.coded) * at.width + at.shared + i];
       });
 }

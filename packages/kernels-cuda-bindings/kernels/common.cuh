@@ -67,6 +67,17 @@ __device__ inline u32 float_to_half(f32 x) {
 #endif
 }
 
+/** As bf16, rounded half to even. */
+__device__ inline u32 float_to_brain(f32 x) {
+  const u32 bits = float_to_bits(x);
+  return (bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+
+/** E4M3 (FP8) has the bits of a half that is 2⁸ times smaller; all ones are no number. */
+__device__ inline f32 e4m3_to_float(u32 code) {
+  return (code & 127) == 127 ? NAN : half_to_float((code & 128) << 8 | (code & 127) << 7) * 256.0f;
+}
+
 /** Not NaN and not ±∞. */
 __device__ inline bool finite(f32 x) { return fabsf(x) <= 3.4028235e38f; }
 

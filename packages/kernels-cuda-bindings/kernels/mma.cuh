@@ -5,6 +5,7 @@
 //   B, f16: (2t…, g) (2t + 8…, g)
 //   A, bytes: (g, 4t…) (g + 8, 4t…) (g, 4t + 16…) (g + 8, 4t + 16…), four numbers a register
 //   B, bytes: (4t…, g) (4t + 16…, g)
+//   bf16 lies as f16, E4M3 (FP8) as bytes
 //   C and D: (g, 2t) (g, 2t + 1) (g + 8, 2t) (g + 8, 2t + 1)
 #pragma once
 #include "common.cuh"
@@ -12,8 +13,10 @@
 #ifdef LOWBIT_EMULATION
 #include "mma.h"
 #define NEWER 1
+#define FP8 1
 #else
 #define NEWER (__CUDA_ARCH__ >= 800)
+#define FP8 (__CUDA_ARCH__ >= 890)
 #endif
 
 /** Halves; their sums are f32. */
@@ -30,6 +33,32 @@ __device__ inline void mma_halves(f32 (&c)[4], const u32 (&a)[4], const u32 (&b)
                  : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                  : "r"(a[2 * half]), "r"(a[2 * half + 1]), "r"(b[half]));
   }
+#endif
+}
+
+/** bf16; their sums are f32. From sm_80 on. */
+__device__ inline void mma_brains(f32 (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+#ifdef LOWBIT_EMULATION
+  emulation::multiply_brains(c, a, b);
+#elif NEWER
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+  asm volatile("trap;");
+#endif
+}
+
+/** E4M3 (FP8); their sums are f32. From sm_89 on. */
+__device__ inline void mma_fp8(f32 (&c)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+#ifdef LOWBIT_EMULATION
+  emulation::multiply_fp8(c, a, b);
+#elif FP8
+  asm volatile("mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+  asm volatile("trap;");
 #endif
 }
 

@@ -1,4 +1,5 @@
-// Products on tensor cores with weights of integers in 4 or 8 bits, where x may be rounded: to f16, or to bytes.
+// Products on tensor cores with weights of integers in 4 or 8 bits, where x may be rounded: to f16, or to bytes. And with
+// weights of E4M3 (FP8), where x is rounded to E4M3 too.
 //
 // Codes lie in tiles of 16 outputs × 64 inputs, in the order in which the lanes of a warp need them as the left side of
 // mma (mma.cuh): a lane has rows g and g + 8. The sum over inputs does not depend on their order, so place t of a lane
@@ -100,6 +101,8 @@ struct GatherTiles {
   f32 *out;
   u32 count;
   u32 bits;
+  /** Codes are E4M3. */
+  u32 floats;
   u32 depth;
   u32 out_row;
   u32 begin;
@@ -120,7 +123,8 @@ KERNEL(gather_tiles, GatherTiles, 128) {
   const u32 code = p.from.tiles[at * 4 + w] >> (place * p.bits) & ((1u << p.bits) - 1);
   const u32 scale = k / GROUP / p.from.shared * p.from.tile_count * ROWS + n;
   const Line means = line_of(p.from.scales + scale * (p.from.narrow ? 1 : 2), p.from.narrow);
-  const f32 value = means.slope * (static_cast<f32>(code) - p.from.middle) + means.level;
+  const f32 grid = p.floats ? e4m3_to_float(code) : static_cast<f32>(code) - p.from.middle;
+  const f32 value = means.slope * grid + means.level;
   f32 *out = p.out + line * p.out_row + (p.order ? p.order[p.begin + k] : p.begin + k);
   *out = p.keep ? *out + value : value;
 }
@@ -189,6 +193,60 @@ KERNEL(round_bytes, Rounded, 128) {
   p.sums[2 * (block * p.lines + token) + 1] = factor * sum;
 }
 
+/** Rounded half to even, at most 448; it must be a number. */
+__device__ inline u32 float_to_e4m3(f32 x) {
+  const u32 bits = float_to_bits(x), sign = bits >> 31 << 7;
+  const f32 size = fminf(fabsf(x), 448.0f);
+  // From 2⁻⁶ on numbers have three digits behind the first; below it steps are those of 2⁻⁶.
+  const u32 exponent = size < 0.015625f ? 121 : float_to_bits(size) >> 23;
+  const u32 steps = static_cast<u32>(rintf(size * bits_to_float((257 - exponent) << 23)));
+  // Eight steps are the first digit, which stands in the exponent; sixteen are the next power of two.
+  return sign | (((exponent - 121) << 3) + steps);
+}
+
+/** A block a token, whose largest number becomes 448; its bytes lie as those of round_bytes. */
+KERNEL(round_fp8, Rounded, 128) {
+  const u32 token = blockIdx.x, lane = threadIdx.x % WARP;
+  const f32 *x = p.x + token * p.x_row + p.x_from;
+  const u32 inside = token < p.tokens ? p.depth : 0;
+  f32 most = 0;
+  bool odd = false;
+  for (u32 k = threadIdx.x; k < inside; k += LANES) {
+    most = fmaxf(most, fabsf(x[k]));
+    odd |= !finite(x[k]);
+  }
+  odd = over_block<LANES>(odd ? 1u : 0u, Sum()) > 0;
+  most = over_block<LANES>(most, Most());
+  // A factor whose inverse is a normal number.
+  const bool usual = !odd && most >= 1e-35f;
+  const f32 factor = odd ? NAN : usual ? most / 448.0f : 1.0f, inverse = usual ? 448.0f / most : 0.0f;
+  for (u32 block = threadIdx.x / WARP; block < 2 * p.chunks; block += LANES / WARP) {
+    const u32 k = block * GROUP + lane;
+    const u32 byte = usual && k < inside ? float_to_e4m3(x[k] * inverse) : 0;
+    const u32 first = lane / 4 * 4;
+    u32 word = 0;
+    for (u32 i = 0; i < 4; i++) word |= __shfl_sync(ALL, byte, first + i % 2 * 2 + i / 2) << (8 * i);
+    if (lane % 4 == 0) p.q[(token * p.chunks * CHUNK + k) / 4] = word;
+    const f32 sum = over_warp(e4m3_to_float(byte), Sum());
+    if (lane > 0) continue;
+    p.sums[2 * (block * p.lines + token)] = factor;
+    p.sums[2 * (block * p.lines + token) + 1] = factor * sum;
+  }
+}
+
+/** As round_f16, but the range of bf16 needs no factor, and what asks for it no sums. */
+KERNEL(round_bf16, Rounded, 128) {
+  const u32 token = blockIdx.x;
+  const f32 *x = p.x + token * p.x_row + p.x_from;
+  const u32 inside = token < p.tokens ? p.depth : 0, words = p.chunks * CHUNK / 2;
+  for (u32 i = threadIdx.x; i < words; i += LANES) {
+    const u32 low = 2 * i < inside ? float_to_brain(x[2 * i]) : 0;
+    const u32 high = 2 * i + 1 < inside ? float_to_brain(x[2 * i + 1]) : 0;
+    p.q[token * words + i] = low | high << 16;
+  }
+  if (threadIdx.x == 0) p.factors[token] = 1.0f;
+}
+
 // ---- products
 
 struct TileProduct {
@@ -211,7 +269,15 @@ struct alignas(8) Pair {
 };
 
 /** What x is rounded to. */
-enum class Seen { f16, bytes };
+enum class Seen { f16, bytes, fp8 };
+
+/** What a tensor core's sum of 32 products of bytes is. */
+template <Seen seen> struct SumOf {
+  using Type = int;
+};
+template <> struct SumOf<Seen::fp8> {
+  using Type = f32;
+};
 
 /** A lane's codes of one mma.m16n8k16, less the middle: 1024 + code, or 1024 + 16 · code, in the last bits of halves. */
 template <u32 BITS> __device__ void codes_as_halves(u32 (&a)[4], const Quad *quads, u32 step) {
@@ -241,6 +307,7 @@ template <u32 BITS> __device__ void codes_as_halves(u32 (&a)[4], const Quad *qua
  */
 template <Seen seen, u32 BITS, u32 R, u32 T, u32 ACROSS, u32 DOWN, u32 SPLIT>
 __device__ void tile_product(const TileProduct &p) {
+  using Bytes = typename SumOf<seen>::Type;
   constexpr u32 STAGES = 4, PARTS = BITS / 4;
   struct Stage {
     Quad words[R][PARTS][WARP];
@@ -292,7 +359,7 @@ __device__ void tile_product(const TileProduct &p) {
       for (u32 r = 0; r < R; r++) {
         for (u32 i = 0; i < 2; i++) lines[r][i] = line_of(stage.scales[r][half * ROWS + g + 8 * i], p.weight.narrow);
       }
-      if constexpr (seen == Seen::bytes) {
+      if constexpr (seen != Seen::f16) {
         u32 a[R][4];
 #pragma unroll
         for (u32 r = 0; r < R; r++) {
@@ -316,8 +383,9 @@ __device__ void tile_product(const TileProduct &p) {
           const f32 factors[2] = {sums.x, sums.z}, products[2] = {sums.y, sums.w};
 #pragma unroll
           for (u32 r = 0; r < R; r++) {
-            int c[4] = {};
-            mma_bytes(c, a[r], b);
+            Bytes c[4] = {};
+            if constexpr (seen == Seen::fp8) mma_fp8(c, a[r], b);
+            else mma_bytes(c, a[r], b);
 #pragma unroll
             for (u32 i = 0; i < 4; i++) {
               const Line &line = lines[r][i / 2];
@@ -388,7 +456,7 @@ __device__ void tile_product(const TileProduct &p) {
         const u32 n = (tile + r) * ROWS + g + i / 2 * 8, mine = token + column * COLUMNS + 2 * t + i % 2;
         if (n >= p.rows || mine >= p.tokens) continue;
         f32 *out = p.out + static_cast<size_t>(mine) * p.rows + n;
-        const f32 value = seen == Seen::bytes ? totals[r][column][i] : totals[r][column][i] * p.factors[mine];
+        const f32 value = seen != Seen::f16 ? totals[r][column][i] : totals[r][column][i] * p.factors[mine];
         *out = p.keep ? *out + value : value;
       }
     }
@@ -412,6 +480,10 @@ KERNEL(tiles_bytes_8_few8, TileProduct, 256) { tile_product<Seen::bytes, 8, 1, 1
 KERNEL(tiles_bytes_8_few16, TileProduct, 256) { tile_product<Seen::bytes, 8, 1, 2, 1, 1, 8>(p); }
 KERNEL(tiles_bytes_8_few32, TileProduct, 256) { tile_product<Seen::bytes, 8, 1, 4, 1, 1, 8>(p); }
 KERNEL(tiles_bytes_8_many, TileProduct, 128) { tile_product<Seen::bytes, 8, 2, 4, 2, 2, 1>(p); }
+KERNEL(tiles_fp8_8_few8, TileProduct, 256) { tile_product<Seen::fp8, 8, 1, 1, 1, 1, 8>(p); }
+KERNEL(tiles_fp8_8_few16, TileProduct, 256) { tile_product<Seen::fp8, 8, 1, 2, 1, 1, 8>(p); }
+KERNEL(tiles_fp8_8_few32, TileProduct, 256) { tile_product<Seen::fp8, 8, 1, 4, 1, 1, 8>(p); }
+KERNEL(tiles_fp8_8_many, TileProduct, 128) { tile_product<Seen::fp8, 8, 2, 4, 2, 2, 1>(p); }
 
 // ---- what tests give fragments to, as they lie
 
@@ -422,7 +494,7 @@ struct Fragments {
   f32 *c;
 };
 
-KERNEL(fragments_f16, Fragments, 32) {
+template <class Multiply> __device__ void meet_fragments(const Fragments &p, Multiply multiply) {
   const u32 lane = threadIdx.x;
   u32 a[4], b[2];
   f32 c[4];
@@ -431,19 +503,18 @@ KERNEL(fragments_f16, Fragments, 32) {
     c[i] = p.c[4 * lane + i];
   }
   for (u32 i = 0; i < 2; i++) b[i] = p.b[2 * lane + i];
-  mma_halves(c, a, b);
+  multiply(c, a, b);
   for (u32 i = 0; i < 4; i++) p.c[4 * lane + i] = c[i];
 }
 
+KERNEL(fragments_f16, Fragments, 32) { meet_fragments(p, [](auto &c, auto &a, auto &b) { mma_halves(c, a, b); }); }
+KERNEL(fragments_bf16, Fragments, 32) { meet_fragments(p, [](auto &c, auto &a, auto &b) { mma_brains(c, a, b); }); }
+KERNEL(fragments_fp8, Fragments, 32) { meet_fragments(p, [](auto &c, auto &a, auto &b) { mma_fp8(c, a, b); }); }
 KERNEL(fragments_bytes, Fragments, 32) {
-  const u32 lane = threadIdx.x;
-  u32 a[4], b[2];
-  int c[4];
-  for (u32 i = 0; i < 4; i++) {
-    a[i] = p.a[4 * lane + i];
-    c[i] = static_cast<int>(p.c[4 * lane + i]);
-  }
-  for (u32 i = 0; i < 2; i++) b[i] = p.b[2 * lane + i];
-  mma_bytes(c, a, b);
-  for (u32 i = 0; i < 4; i++) p.c[4 * lane + i] = static_cast<f32>(c[i]);
+  meet_fragments(p, [](auto &c, auto &a, auto &b) {
+    int sums[4];
+    for (u32 i = 0; i < 4; i++) sums[i] = static_cast<int>(c[i]);
+    mma_bytes(sums, a, b);
+    for (u32 i = 0; i < 4; i++) c[i] = static_cast<f32>(sums[i]);
+  });
 }

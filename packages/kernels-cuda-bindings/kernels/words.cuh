@@ -47,6 +47,9 @@ enum class Kind { f32, f16, bf16, integer, table };
 
 __device__ inline f32 number(const Words &p, u32 at) { return bits_to_float(p.w[at]); }
 
+/** The block of an index; most often there is one, and divisions are slow. */
+__device__ inline u32 block_of(u32 i, u32 each, u32 across) { return across == 1 ? 0 : i / each; }
+
 template <Kind kind>
 __device__ f32 grid_value(const Words &p, u32 word, u32 place, u32 e, u32 n, u32 k) {
   if constexpr (kind == Kind::f32) return bits_to_float(word);
@@ -54,18 +57,18 @@ __device__ f32 grid_value(const Words &p, u32 word, u32 place, u32 e, u32 n, u32
   if constexpr (kind == Kind::f16) return half_to_float(code);
   if constexpr (kind == Kind::bf16) return bits_to_float(code << 16);
   if constexpr (kind == Kind::integer) return p.lowest + p.step * static_cast<f32>(code);
-  const u32 block = n / p.table_rows * p.table_across + k / p.table_columns;
+  const u32 block = n / p.table_rows * p.table_across + block_of(k, p.table_columns, p.table_across);
   return number(p, p.table + (block * p.entries + code) * p.length + e);
 }
 
 __device__ inline f32 scale_of(const Words &p, u32 n, u32 k) {
-  return p.has_scale ? number(p, p.scale + n / p.scale_rows * p.scale_across + k / p.scale_columns) : 1.0f;
+  return p.has_scale ? number(p, p.scale + n / p.scale_rows * p.scale_across + block_of(k, p.scale_columns, p.scale_across)) : 1.0f;
 }
 __device__ inline f32 zero_of(const Words &p, u32 n, u32 k) {
-  return p.has_zero ? number(p, p.zero + n / p.zero_rows * p.zero_across + k / p.zero_columns) : 0.0f;
+  return p.has_zero ? number(p, p.zero + n / p.zero_rows * p.zero_across + block_of(k, p.zero_columns, p.zero_across)) : 0.0f;
 }
 __device__ inline f32 bias_of(const Words &p, u32 n, u32 k) {
-  return p.has_bias ? number(p, p.bias + n / p.bias_rows * p.bias_across + k / p.bias_columns) : 0.0f;
+  return p.has_bias ? number(p, p.bias + n / p.bias_rows * p.bias_across + block_of(k, p.bias_columns, p.bias_across)) : 0.0f;
 }
 __device__ inline f32 row_scale_of(const Words &p, u32 n) {
   return p.has_row_scale ? number(p, p.row_scale + n) : 1.0f;
@@ -73,9 +76,10 @@ __device__ inline f32 row_scale_of(const Words &p, u32 n) {
 
 template <Kind kind> __device__ f32 weight_of(const Words &p, u32 n, u32 k) {
   const u32 line = p.along_out ? n / p.length : n;
-  const u32 column = p.along_out ? k : k / p.length;
-  const u32 each = 32 / p.bits;
-  const u32 word = p.w[line * p.words + column / each];
-  const f32 value = grid_value<kind>(p, word, column % each, (p.along_out ? n : k) % p.length, n, k);
+  const u32 column = p.along_out || p.length == 1 ? k : k / p.length;
+  // Bits of a code are a power of two: no word's end cuts one.
+  const u32 bit = column * p.bits;
+  const u32 word = p.w[line * p.words + bit / 32];
+  const f32 value = grid_value<kind>(p, word, bit % 32 / p.bits, (p.along_out ? n : k) % p.length, n, k);
   return (value - zero_of(p, n, k)) * scale_of(p, n, k) + bias_of(p, n, k);
 }

@@ -7,42 +7,26 @@ import {
   checkCodedRows,
   checkDecoding,
   checkEncoding,
-  LowbitError,
 } from '@lowbit/core'
 import { checkHeads } from './decoder.ts'
 import type { Arguments, Device, Span } from './driver/device.ts'
 import { blocksOf, expect, own } from './tensors.ts'
 
 function ownRows(past: CodedRows, width: number) {
-  if (past.codebooks) {
-    throw new LowbitError(
-      'not-supported',
-      'the CUDA kernels have no coupled channels of a cache yet; choose another cache, or run on the CPU kernels',
-      { option: 'cache' },
-    )
-  }
   const kept = checkCodedRows(past, width)
   const outliers = past.outliers && own(past.outliers, 'u16')
-  return { codes: own(past.codes, 'u32'), scales: own(past.scales, 'u16'), outliers, kept }
+  const codebooks = past.codebooks && own(past.codebooks)
+  const [codes, scales] = [own(past.codes, 'u32'), own(past.scales, 'u16')]
+  return { codes, scales, outliers, codebooks, kept }
 }
 
 /** Coded rows as kernels take them; the table is on the device already. */
 function fieldsOf(from: CodedRows, width: number, table: Span | undefined): Arguments {
-  const { codes, scales, outliers, kept } = ownRows(from, width)
-  const { bits, tokens, channels, symmetric } = from.grid
+  const { kept, ...spans } = ownRows(from, width)
+  const { bits, tokens, channels, symmetric, coupled = 1 } = from.grid
   return {
-    ...{
-      codes,
-      scales,
-      outliers,
-      kept,
-      table,
-      bits,
-      tokens,
-      channels,
-      symmetric: symmetric ? 1 : 0,
-    },
-    ...{ line: codes.columns, blocks: width / channels },
+    ...{ ...spans, kept, table, bits, tokens, channels, symmetric: symmetric ? 1 : 0, coupled },
+    ...{ line: spans.codes.columns, blocks: width / channels },
   }
 }
 
@@ -64,15 +48,26 @@ export function cacheOperations(device: Device): CacheKernels {
     encodeRows(into, at, input) {
       const x = own(input)
       const { rows, columns: width } = x
-      const { codes, scales, outliers, kept } = ownRows(into, width)
-      const { bits, tokens, channels, symmetric, table, range = 1 } = into.grid
+      const { codes, scales, outliers, codebooks, kept } = ownRows(into, width)
+      const { bits, tokens, channels, symmetric, table, range = 1, coupled } = into.grid
       checkEncoding(into, at, rows)
       const count = rows * codes.columns
-      const words = { out: after(codes, at, codes.columns * 4), count, width, bits }
-      const pack = (from: Arguments): void =>
-        device.run('pack_rows', { ...words, ...from, line: codes.columns }, blocksOf(count))
+      const out = after(codes, at, codes.columns * 4)
+      const pack = (from: Arguments, each = width): void => {
+        const args = { ...from, out, count, width: each, bits, line: codes.columns }
+        device.run('pack_rows', args, blocksOf(count))
+      }
       if (bits === 16) {
         pack({ x })
+        return
+      }
+      if (coupled) {
+        const vectors = width / coupled
+        device.borrow(device.allocate(rows * vectors), (found) => {
+          const args = { x, codebooks, codes: found, vectors, coupled }
+          device.run('nearest_entries', args, rows * vectors)
+          pack({ codes: found }, vectors)
+        })
         return
       }
       const levels = 2 ** bits - 1
@@ -91,7 +86,7 @@ export function cacheOperations(device: Device): CacheKernels {
         if (!lists) return
         const bare = {
           ...fieldsOf({ ...into, outliers: undefined }, width, values),
-          ...{ codes: words.out, scales: after(scales, at / tokens, scales.columns * 2) },
+          ...{ codes: out, scales: after(scales, at / tokens, scales.columns * 2) },
         }
         const size = rows * kept
         device.run('find_lacks', { ...bare, kept, x, lists, count: size, width }, blocksOf(size))
@@ -124,13 +119,6 @@ export function cacheOperations(device: Device): CacheKernels {
     },
 
     attendCoded(target, query, keys, values, coded, key, value, shape) {
-      if (keys.turn) {
-        throw new LowbitError(
-          'not-supported',
-          'the CUDA kernels do not turn keys that are coded before RoPE yet; set positions to behind, or run on the CPU kernels',
-          { option: 'positions' },
-        )
-      }
       const { heads, keyValueHeads, headSize, start, scale } = shape
       const { rows } = query
       checkCodedAttention(query, keys, values, coded, key, value, shape)
@@ -145,7 +133,14 @@ export function cacheOperations(device: Device): CacheKernels {
             ...prefixed('key', fieldsOf(keys, width, keyTable)),
             ...prefixed('value', fieldsOf(values, width, valueTable)),
           }
-          device.run('attend_coded', { ...past, q, k, v, out, ...sizes }, rows * heads)
+          const args = { ...past, q, k, v, out, ...sizes }
+          if (!keys.turn) {
+            device.run('attend_coded', args, rows * heads)
+            return
+          }
+          const { cos, sin, from, rotated } = keys.turn
+          const turn = { cosines: own(cos), sines: own(sin), from, rotated: rotated ? 1 : 0 }
+          device.run('attend_turned', { ...args, ...turn }, rows * heads)
         }),
       )
     },

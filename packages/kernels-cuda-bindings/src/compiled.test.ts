@@ -19,7 +19,7 @@ it.each(modules())('%s is a fatbin that names its kernels', (module) => {
 })
 
 it('has machine code from Turing to Blackwell, and PTX for what comes', () => {
-  const wanted = ['sm_75', 'sm_80', 'sm_86', 'sm_89', 'sm_90', 'sm_100', 'sm_120', 'compute_75']
+  const wanted = ['sm_75', 'sm_80', 'sm_86', 'sm_89', 'sm_90', 'sm_100', 'sm_120', 'compute_89']
   expect(architectures).toEqual(wanted)
 })
 
@@ -28,5 +28,5 @@ it('every kernel that the sources declare was found, and their structs fit the l
     const text = readFileSync(new URL(`../kernels/${module}.cu`, import.meta.url), 'utf8')
     expect(Object.keys(kernelsOf(module)).length).toBe(text.split(/\bKERNEL\(/).length - 1)
   }
-  expect(Object.values(kernels).every(({ bytes }) => bytes <= 1024)).toBe(true)
+  expect(Object.values(kernels).every(({ bytes }) => bytes <= 2048)).toBe(true)
 })

@@ -2,7 +2,8 @@
 
 import { readFileSync } from 'node:fs'
 
-export type FieldType = 'pointer' | 'u32' | 'f32'
+/** `words`: an array of u32, the last field. */
+export type FieldType = 'pointer' | 'u32' | 'f32' | 'words'
 
 /** Name, type and offset of a field of a kernel's struct. */
 export type Field = readonly [name: string, type: FieldType, offset: number]

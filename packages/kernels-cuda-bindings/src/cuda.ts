@@ -6,6 +6,7 @@ import { cacheOperations } from './cache.ts'
 import { clusterOperations } from './clusters.ts'
 import { decoderOperations } from './decoder.ts'
 import { openDevice } from './driver/device.ts'
+import type { GraphCounts } from './driver/launches.ts'
 import { gradientOperations } from './gradients.ts'
 import { roundingOperations } from './rounding.ts'
 import { tableOperations } from './tables.ts'
@@ -21,6 +22,8 @@ export interface CudaOptions {
   readonly device?: number
   /** Bytes that tensors and weights may take. Default: no limit but the device's. */
   readonly memoryLimit?: number
+  /** Whether steps that repeat, as generation's do, are launched as graphs. Default: yes. */
+  readonly graphs?: boolean
 }
 
 export interface CudaKernels extends Kernels {
@@ -30,11 +33,13 @@ export interface CudaKernels extends Kernels {
   readonly device: string
   /** Seconds that the operations in `work` take on the GPU itself. They must neither upload nor read. */
   measure(work: () => void): number
+  /** Steps that were launched as graphs, their kernels, and how many of those had to be set anew. */
+  readonly graphs: GraphCounts
 }
 
 export async function cuda(options: CudaOptions = {}): Promise<CudaKernels> {
-  const { library, device: ordinal = 0, memoryLimit = Number.POSITIVE_INFINITY } = options
-  const device = openDevice({ library, ordinal, memoryLimit })
+  const { library, device: ordinal = 0, memoryLimit = Number.POSITIVE_INFINITY, graphs } = options
+  const device = openDevice({ library, ordinal, memoryLimit, graphs })
   return {
     name: 'cuda',
     variant: `CUDA on ${device.name}`,
@@ -56,6 +61,9 @@ export async function cuda(options: CudaOptions = {}): Promise<CudaKernels> {
     ...clusterOperations(device),
     ...vectorOperations(device),
     measure: device.measure,
+    get graphs() {
+      return device.graphs
+    },
     dispose: device.dispose,
   }
 }

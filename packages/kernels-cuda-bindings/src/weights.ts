@@ -6,32 +6,34 @@ import {
   type Kernels,
   type LoadOptions,
   LowbitError,
+  type PackedWords,
   type PlacedPart,
   type PlacedWords,
   placeWords,
   planWords,
+  type Stage,
   validateMatrix,
   type Weight,
   type WordLayout,
 } from '@lowbit/core'
+import { type DecodedWords, type Halves, multiplyDecoded, placeRowFactors } from './decoded.ts'
 import type { Arguments, Device, Span } from './driver/device.ts'
 import { blocksOf, expect } from './tensors.ts'
-import { canTile, multiplyTiles, placeTiles, type TiledPart } from './tiles.ts'
+import { canTile, isE4M3, multiplyTiles, placeTiles, type Seen, type TiledPart } from './tiles.ts'
 
 type Operations = Pick<Kernels, 'load' | 'unload' | 'matmul' | 'gather'>
 
 type Activations = NonNullable<LoadOptions['activations']>
 
-/** A stage in words, which f32 meets, or in tiles, which meet x rounded. */
+/** A stage in words, or in tiles, which meet x rounded. */
 type Part = WordsPart | (TiledPart & { readonly kind: 'tiles' })
 
-interface WordsPart {
+interface WordsPart extends DecodedWords {
   readonly kind: WordLayout['kind']
   readonly span: Span
-  readonly depth: number
-  /** Stored columns that it begins at. */
-  readonly from: number
-  readonly args: Arguments
+  /** What they and more than a few rows of x are rounded to; f32 meets f32 otherwise. */
+  readonly halves?: Halves
+  readonly rowFactors?: Span
 }
 
 interface Loaded extends Pick<PlacedWords<Span>, 'order' | 'columnScale' | 'columnBias'> {
@@ -54,16 +56,51 @@ function argumentsOf({ layout, params, span: w }: PlacedPart<Span>): Arguments {
   }
 }
 
-/** What is said of x where it may be rounded: how, or why it isn't. */
+/** Of compute capabilities: the first with mma of E4M3, and of bf16. */
+const FP8 = 8.9
+const BF16 = 8
+
+/** What x may be rounded to where a stage goes into tiles; none where there are no tiles for it. */
+function tilesFor(
+  device: Device,
+  packed: PackedWords,
+  stage: Stage | undefined,
+  activations: Activations,
+): Seen | undefined {
+  if (activations === 'fp8' && device.capability >= FP8 && isE4M3(packed, stage)) return 'fp8'
+  if (!canTile(packed)) return undefined
+  return activations === 'int8' ? 'bytes' : 'f16'
+}
+
+/**
+ * What words become where tiles are not for them. Dense weights are f32's where x may be rounded to bytes alone, which
+ * is meant for quantized ones.
+ */
+function halvesFor(
+  device: Device,
+  { layout }: PackedWords,
+  activations: Activations,
+): Halves | undefined {
+  const dense = layout.kind !== 'integer' && layout.kind !== 'table'
+  if (dense && activations !== 'f16' && activations !== 'bf16') return undefined
+  return dense && activations === 'bf16' && device.capability >= BF16 ? 'bf16' : 'f16'
+}
+
+/** What is said of x where it may be rounded. */
 function seenBy(parts: readonly Part[], activations: Activations): string {
   if (activations === 'f32') return ''
-  if (parts.every(({ kind }) => kind === 'tiles')) return `, ${activations} on tensor cores`
-  return ` (${activations} needs integers of 4 or 8 bits in groups of 32)`
+  const seen = parts.map((part) => {
+    if (part.kind === 'tiles') return part.seen === 'bytes' ? 'int8' : part.seen
+    return part.halves && `${part.halves} from ${FEW_ROWS + 1} rows on`
+  })
+  const each = [...new Set(seen)]
+  if (each.every((one) => one === undefined)) return ` (${activations} is for quantized matrices)`
+  return `, ${each.map((one) => one ?? 'f32').join(' and ')} on tensor cores`
 }
 
 function spansOf({ parts, order, columnScale, columnBias }: Loaded): Span[] {
-  const tiled = parts.flatMap((part) => (part.kind === 'tiles' ? [part.scales] : []))
-  const all = [...parts.map(({ span }) => span), ...tiled, order, columnScale, columnBias]
+  const more = parts.map((part) => (part.kind === 'tiles' ? part.scales : part.rowFactors))
+  const all = [...parts.map(({ span }) => span), ...more, order, columnScale, columnBias]
   return all.filter((span) => span !== undefined)
 }
 
@@ -83,16 +120,24 @@ export function weightOperations(device: Device): Operations {
       const { parts: placed, bytes: _, ...columns } = placeWords(matrix, plan, device)
       const parts = placed.map((part): Part => {
         const { layout, params, span, from } = part
-        return { kind: layout.kind, span, depth: params.depth, from, args: argumentsOf(part) }
+        const { rows, depth } = params
+        return { kind: layout.kind, span, rows, depth, from, args: argumentsOf(part) }
       })
       const found = { ...columns, parts }
       try {
         for (const [i, packed] of plan.packed.entries()) {
-          if (activations === 'f32' || !canTile(packed)) continue
-          const { args, span } = parts[i]
-          const seen = activations === 'int8' ? 'bytes' : activations
-          parts[i] = { kind: 'tiles', ...placeTiles(device, packed, args, seen) }
-          device.release(span)
+          const part = parts[i]
+          if (activations === 'f32' || part.kind === 'tiles') continue
+          const stage = isQuantized(matrix) && plan.fused ? matrix.stages[i] : undefined
+          const seen = tilesFor(device, packed, stage, activations)
+          if (seen) {
+            parts[i] = { kind: 'tiles', ...placeTiles(device, packed, part.args, seen) }
+            device.release(part.span)
+            continue
+          }
+          const halves = halvesFor(device, packed, activations)
+          if (!halves) continue
+          parts[i] = { ...part, halves, rowFactors: placeRowFactors(device, part, halves) }
         }
       } catch (error) {
         for (const span of spansOf(found)) device.release(span)
@@ -124,6 +169,11 @@ export function weightOperations(device: Device): Operations {
             continue
           }
           const few = tokens <= FEW_ROWS
+          if (part.halves && !few) {
+            const shape = { out, x: arranged, tokens, columns, keep }
+            multiplyDecoded(device, part, part.halves, part.rowFactors, shape)
+            continue
+          }
           const shape = { tokens, x_row: columns, x_from: part.from, keep: flag(keep) }
           device.run(
             `${few ? 'vector' : 'matrix'}_${part.kind}`,
@@ -159,7 +209,7 @@ export function weightOperations(device: Device): Operations {
           const count = lines * depth
           const sizes = { count, out_row: columns, begin: from, keep: flag(!whole) }
           const spans = { picked: some, order, out }
-          const more = kind === 'tiles' ? { depth, bits: part.bits } : {}
+          const more = kind === 'tiles' ? { depth, bits: part.bits, floats: flag(part.floats) } : {}
           const args = { ...part.args, ...more, ...spans, ...sizes }
           device.run(`gather_${kind}`, args, blocksOf(count))
         }

@@ -4,7 +4,7 @@
  * error ends the process, with the kernel's line.
  */
 
-import { type KernelGroup, LACKING_ON_CUDA, runKernelChecks } from '@lowbit/testing/checks'
+import { type KernelGroup, runKernelChecks } from '@lowbit/testing/checks'
 import { cuda } from '../src/index.ts'
 
 const [library, ...groups] = process.argv.slice(2)
@@ -17,7 +17,6 @@ for (const backwards of [false, true]) {
   let at = ''
   const results = await runKernelChecks(() => cuda({ library }), {
     only,
-    skip: LACKING_ON_CUDA,
     onProgress(_done, _total, { group }) {
       if (group !== at) console.log(`› ${group}, ${order}`)
       at = group

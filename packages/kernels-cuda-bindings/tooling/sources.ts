@@ -35,7 +35,7 @@ interface Shape {
   readonly fields: readonly Field[]
 }
 
-const SIZES: Readonly<Record<FieldType, number>> = { pointer: 8, u32: 4, f32: 4 }
+const SIZES: Readonly<Record<FieldType, number>> = { pointer: 8, u32: 4, f32: 4, words: 4 }
 
 /**
  * Structs of a source, as C lays them out: a struct inside another gives its fields to that one. Of a struct that a
@@ -66,12 +66,14 @@ function shapeOf(
   let at = 0
   let align = 1
   for (const line of lines) {
-    const [, type, pointer, field] = /^(?:const )?(\w+) (\*?)(\w+)$/.exec(line) ?? []
+    const [, type, pointer, field, room] =
+      /^(?:const )?(\w+) (\*?)(\w+)(?:\[(\d+)\])?$/.exec(line) ?? []
     const inner = pointer ? undefined : known.get(type)
     if (typeof inner === 'string') return inner
-    const plain = pointer ? 'pointer' : type === 'u32' || type === 'f32' ? type : undefined
+    const number = type === 'u32' || type === 'f32' ? type : undefined
+    const plain = pointer ? 'pointer' : room && type === 'u32' ? 'words' : number
     if (!inner && !plain) return `${name}: ${line} is no field that can be given`
-    const each = inner ?? { bytes: SIZES[plain!], align: SIZES[plain!] }
+    const each = inner ?? { bytes: SIZES[plain!] * Number(room ?? 1), align: SIZES[plain!] }
     at = Math.ceil(at / each.align) * each.align
     if (inner) for (const [n, t, offset] of inner.fields) fields.push([n, t, at + offset])
     else fields.push([field, plain!, at])

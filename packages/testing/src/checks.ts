@@ -8,7 +8,6 @@ export {
   type KernelContractOptions,
   type KernelGroup,
   kernelChecks,
-  LACKING_ON_CUDA,
   type MakeKernels,
   type RunChecksOptions,
   runKernelChecks,

@@ -3,7 +3,7 @@
 import os from 'node:os'
 import type { Kernels } from '@lowbit/core'
 import { bytes } from '@lowbit/inspection'
-import { LACKING_ON_CUDA, measureSpeed } from '@lowbit/testing/checks'
+import { measureSpeed } from '@lowbit/testing/checks'
 import type { Command } from 'commander'
 import { wasmFeatures } from '../checkup/features.ts'
 import { type Check, checkContract, checkDemo, checkMatrices } from '../checkup/results.ts'
@@ -74,8 +74,7 @@ async function examine(flags: DoctorFlags, session: Session): Promise<void> {
     // Drivers of GPUs differ in what they get wrong; the CPU's kernels are the same WebAssembly everywhere.
     if (flags.contract || !strict.strict) {
       const make = () => session.kernels(flags, strict.strict)
-      const lacking = strict.name === 'cuda' ? LACKING_ON_CUDA : undefined
-      checks.push(...(await checkContract(make, session.signal, progress, lacking)))
+      checks.push(...(await checkContract(make, session.signal, progress)))
     }
     progress.update(1, 'measuring speed')
   } finally {

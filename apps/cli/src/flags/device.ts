@@ -21,5 +21,5 @@ export function addDeviceFlags(command: Command): Command {
     .option('--json', 'print one JSON object on standard output and nothing else')
 }
 
-export const ACTIVATIONS = ['f32', 'f16', 'int8'] as const
+export const ACTIVATIONS = ['f32', 'f16', 'bf16', 'int8', 'fp8'] as const
 export type Activations = (typeof ACTIVATIONS)[number]

@@ -42,9 +42,10 @@ export interface Weight {
 export interface LoadOptions {
   /**
    * What the multiply does with the other side. `f32` leaves it alone. `int8` allows the kernels to
-   * round it to 8 bits or more in short blocks where that is faster, `f16` to multiply in f16. Default `f32`.
+   * round it to 8 bits or more in short blocks where that is faster, `f16` to multiply in f16, `bf16` in bf16 where the
+   * weight is dense, `fp8` in E4M3 where the weight is. Default `f32`.
    */
-  readonly activations?: 'f32' | 'f16' | 'int8'
+  readonly activations?: 'f32' | 'f16' | 'bf16' | 'int8' | 'fp8'
 }
 
 /**

@@ -1,22 +1,24 @@
 /** One GPU: its context, its stream, its memory, and the kernels that run on it in the order of the calls. */
 
 import { LowbitError } from '@lowbit/core'
-import koffi from 'koffi'
 import { type CompiledKernel, imageOf, manifest } from '../compiled.ts'
 import { type Driver, openDriver } from './driver.ts'
+import { createLaunches, type GraphCounts } from './launches.ts'
 import { measureGraph } from './measure.ts'
 import { createMemory, type Span } from './memory.ts'
 import { createReadback } from './readback.ts'
 
 export type { Span } from './memory.ts'
 
-/** A kernel's fields by name: spans for pointers (absent: null), numbers for numbers. */
-export type Arguments = Readonly<Record<string, Span | number | undefined>>
+/** A kernel's fields by name: spans for pointers (absent: null), numbers for numbers, and words. */
+export type Arguments = Readonly<Record<string, Span | number | Uint32Array | undefined>>
 
 export interface Device {
   /** Of the GPU, with its compute capability. */
   readonly name: string
   readonly driver: string
+  /** The compute capability: 9 is 9.0. */
+  readonly capability: number
   readonly bytes: number
   allocate(bytes: number): Span
   /** A span with these values. */
@@ -36,6 +38,8 @@ export interface Device {
    * no copy of it.
    */
   measure(work: () => void): number
+  /** How often steps were launched as graphs. */
+  readonly graphs: GraphCounts
   dispose(): void
 }
 
@@ -43,23 +47,34 @@ export interface DeviceOptions {
   readonly library?: string
   readonly ordinal: number
   readonly memoryLimit: number
+  /** Whether steps that repeat become graphs (launches.ts). Default: yes. */
+  readonly graphs?: boolean
 }
 
 const CAPABILITY = [75, 76]
 /** The oldest that the kernels are compiled for. */
 const OLDEST = 7.5
 
-/** Room for the struct of any kernel. */
-const ROOM = 1024
+/** Bytes that a kernel is given by value, as kernels/memory.cu has room for, and those that a kernel moves or zeroes. */
+const LITERALS = 1024
+const MOVED = 2 ** 20
+/** Elements that a block of it moves. */
+const MOVED_BY_BLOCK = 2048
 
-export function openDevice({ library, ordinal, memoryLimit }: DeviceOptions): Device {
+export function openDevice({
+  library,
+  ordinal,
+  memoryLimit,
+  graphs = true,
+}: DeviceOptions): Device {
   const driver = openDriver(library)
   const handle = driver.get<number>('cuDeviceGet', `opening GPU ${ordinal}`, ordinal)
   const [major, minor] = CAPABILITY.map((attribute) =>
     driver.get<number>('cuDeviceGetAttribute', 'asking for its abilities', attribute, handle),
   )
   const name = `${modelOf(driver, handle)} (${major}.${minor})`
-  if (Number(`${major}.${minor}`) < OLDEST) {
+  const capability = Number(`${major}.${minor}`)
+  if (capability < OLDEST) {
     throw new LowbitError(
       'no-device',
       `${name} is too old: a compute capability of ${OLDEST} is needed`,
@@ -68,10 +83,9 @@ export function openDevice({ library, ordinal, memoryLimit }: DeviceOptions): De
   const context = driver.get('cuDevicePrimaryCtxRetain', 'opening the GPU', handle)
   driver.call('cuCtxSetCurrent', 'opening the GPU', context)
   const stream = driver.get('cuStreamCreate', 'opening a stream', 0)
-  const memory = createMemory(driver, memoryLimit)
+  const memory = createMemory(driver, memoryLimit, () => launches.interrupt())
   const modules = new Map<string, unknown>()
   const functions = new Map<string, unknown>()
-  const launch = launcher()
   let ended = false
   /** Spans that what is being recorded still uses. */
   let recorded: Span[] | undefined
@@ -87,8 +101,12 @@ export function openDevice({ library, ordinal, memoryLimit }: DeviceOptions): De
     throw new LowbitError('bad-option', 'what is measured may neither upload nor read back')
   }
 
-  function enter(): void {
+  function live(): void {
     if (ended) throw new LowbitError('bad-tensor', 'these kernels were disposed of')
+  }
+
+  function enter(): void {
+    live()
     // Another device may have been current on this thread.
     driver.call('cuCtxSetCurrent', 'choosing the GPU', context)
   }
@@ -105,11 +123,20 @@ export function openDevice({ library, ordinal, memoryLimit }: DeviceOptions): De
     return found
   }
 
+  const launches = createLaunches({ driver, stream, functionOf, enter, graphs })
   const readback = createReadback(driver, stream, enter)
+
+  /** Copies, or zeroes where there is nothing to copy. */
+  function move(out: Span, x: Span | undefined, bytes: number): void {
+    const onWords = [out.address, x?.address ?? 0, bytes].every((n) => n % 4 === 0)
+    const each = onWords ? 4 : 1
+    device.run('move_bytes', { out, x, bytes, each }, Math.ceil(bytes / each / MOVED_BY_BLOCK))
+  }
 
   const device: Device = {
     name,
     driver: driver.version,
+    capability,
     get bytes() {
       return memory.held
     },
@@ -130,41 +157,56 @@ export function openDevice({ library, ordinal, memoryLimit }: DeviceOptions): De
         release(span)
       }
     },
-    zero({ address, bytes }) {
+    zero(span) {
+      if (span.bytes <= MOVED) {
+        move(span, undefined, span.bytes)
+        return
+      }
       enter()
-      if (bytes > 0) driver.call('cuMemsetD8Async', 'writing zeros', address, 0, bytes, stream)
+      launches.interrupt()
+      driver.call('cuMemsetD8Async', 'writing zeros', span.address, 0, span.bytes, stream)
     },
     // From memory that can be paged out the driver takes a copy before it returns.
-    write({ address }, values) {
+    write(out, values) {
       meetHost()
-      const { byteLength } = values
+      const { buffer, byteOffset, byteLength } = values
       if (byteLength === 0) return
+      if (byteLength <= LITERALS) {
+        const words = new Uint32Array(Math.ceil(byteLength / 4))
+        new Uint8Array(words.buffer).set(new Uint8Array(buffer, byteOffset, byteLength))
+        device.run('put_bytes', { out, bytes: byteLength, values: words }, 1)
+        return
+      }
+      launches.interrupt()
+      const { address } = out
       driver.call('cuMemcpyHtoDAsync_v2', 'uploading', address, values, byteLength, stream)
     },
     copy(to, from) {
-      enter()
-      if (from.bytes === 0) return
       const { address, bytes } = from
+      if (bytes <= MOVED) {
+        move(to, from, bytes)
+        return
+      }
+      enter()
+      launches.interrupt()
       driver.call('cuMemcpyDtoDAsync_v2', 'copying', to.address, address, bytes, stream)
     },
     read(from, into) {
       meetHost()
+      launches.endStep()
       return readback.read(from, into)
     },
     run(kernel, args, blocks) {
-      enter()
+      live()
       if (blocks === 0) return
       const compiled = manifest().kernels[kernel]
       if (!compiled) throw new Error(`there is no kernel ${kernel}`)
-      const extra = launch(kernel, compiled, args)
-      driver.call(
-        ...(['cuLaunchKernel', `running the kernel ${kernel}`] as const),
-        ...[functionOf(kernel, compiled), blocks, 1, 1, compiled.threads, 1, 1, 0, stream],
-        ...[null, extra],
-      )
+      writeStruct(launches.struct, kernel, compiled, args)
+      launches.run(kernel, compiled, blocks)
     },
     measure(work) {
       enter()
+      launches.interrupt()
       // Kernels are loaded, and memory is there, before anything is recorded.
       work()
       const held: Span[] = []
@@ -176,11 +218,15 @@ export function openDevice({ library, ordinal, memoryLimit }: DeviceOptions): De
         for (const span of held) memory.release(span)
       }
     },
+    get graphs() {
+      return launches.graphs
+    },
     dispose() {
       if (ended) return
       ended = true
       driver.attempt('cuCtxSetCurrent', context)
       driver.attempt('cuStreamSynchronize', stream)
+      launches.end()
       readback.end()
       memory.end()
       for (const module of modules.values()) driver.attempt('cuModuleUnload', module)
@@ -197,29 +243,24 @@ function modelOf(driver: Driver, handle: number): string {
   return new TextDecoder().decode(name.subarray(0, name.indexOf(0)))
 }
 
-/**
- * Writes a kernel's struct into memory that stays where it is, and returns cuLaunchKernel's `extra`:
- * CU_LAUNCH_PARAM_BUFFER_POINTER, the struct, CU_LAUNCH_PARAM_BUFFER_SIZE, where its size stands, CU_LAUNCH_PARAM_END.
- */
-function launcher(): (name: string, kernel: CompiledKernel, args: Arguments) => unknown {
-  const struct = koffi.alloc('uint8_t', ROOM)
-  const extra = koffi.alloc('uint64_t', 6)
-  const view = new DataView(koffi.view(struct, ROOM))
-  const list = new BigUint64Array(koffi.view(extra, 48))
-  const sizeAt = koffi.address(extra) + 40n
-  list.set([1n, koffi.address(struct), 2n, sizeAt, 0n, 0n])
-  return (name, { bytes, fields }, args) => {
-    list[5] = BigInt(bytes)
-    for (const [field, type, offset] of fields) {
-      const value = args[field]
-      if (type === 'pointer') {
-        const address = typeof value === 'object' ? value.address : 0
-        view.setBigUint64(offset, BigInt(address), true)
-      } else if (typeof value !== 'number') {
-        throw new Error(`the kernel ${name} is given no ${field}`)
-      } else if (type === 'f32') view.setFloat32(offset, value, true)
-      else view.setUint32(offset, value, true)
-    }
-    return extra
+/** Padding and words that are not given are zeros, so that structs can be compared. */
+function writeStruct(
+  view: DataView,
+  name: string,
+  { bytes, fields }: CompiledKernel,
+  args: Arguments,
+): void {
+  new Uint8Array(view.buffer, view.byteOffset, bytes).fill(0)
+  for (const [field, type, offset] of fields) {
+    const value = args[field]
+    if (type === 'pointer') {
+      const address = typeof value === 'object' && 'address' in value ? value.address : 0
+      view.setBigUint64(offset, BigInt(address), true)
+    } else if (type === 'words' && value instanceof Uint32Array) {
+      for (const [i, word] of value.entries()) view.setUint32(offset + 4 * i, word, true)
+    } else if (typeof value !== 'number') {
+      throw new Error(`the kernel ${name} is given no ${field}`)
+    } else if (type === 'f32') view.setFloat32(offset, value, true)
+    else view.setUint32(offset, value, true)
   }
 }

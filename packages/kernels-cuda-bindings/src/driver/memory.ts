@@ -22,21 +22,32 @@ const KEPT = 256 * 2 ** 20
 
 /**
  * A span that is given back may be in use by kernels that are still to run: what gets it next runs after them, on the
- * same stream.
+ * same stream. Of idle spans the one with the lowest address is taken, so that the same calls find the same spans.
+ * `beforeFreeing` brings what uses idle spans onto the stream, before the driver gets them back.
  */
-export function createMemory(driver: Driver, limit: number): Memory {
+export function createMemory(driver: Driver, limit: number, beforeFreeing: () => void): Memory {
   const idle = new Map<number, number[]>()
   const all = new Set<number>()
   let held = 0
   let kept = 0
 
   function flush(): void {
+    beforeFreeing()
     for (const address of [...idle.values()].flat()) {
       driver.call('cuMemFree_v2', 'freeing memory', address)
       all.delete(address)
     }
     idle.clear()
     kept = 0
+  }
+
+  function takeLowest(size: number): number | undefined {
+    const found = idle.get(size)
+    if (!found || found.length === 0) return undefined
+    const lowest = found.reduce((least, address) => Math.min(least, address))
+    found.splice(found.indexOf(lowest), 1)
+    kept -= size
+    return lowest
   }
 
   function fresh(bytes: number): number {
@@ -65,8 +76,7 @@ export function createMemory(driver: Driver, limit: number): Memory {
       }
       // A tensor without elements still has an address.
       const size = Math.max(bytes, 4)
-      const address = idle.get(size)?.pop()
-      if (address !== undefined) kept -= size
+      const address = takeLowest(size)
       const at = address ?? fresh(size)
       all.add(at)
       held += bytes

@@ -286,6 +286,7 @@ function seenBy(
     return matrixF16 === 'f16' ? `, f16 from ${FEW_ROWS + 1} rows` : ' (f16 is slower here)'
   }
   if (activations === 'f32') return ''
+  if (activations !== 'int8') return ` (no ${activations} on WebGPU)`
   if (!packed.every(({ bytes }) => bytes)) return ' (int8 needs integers in groups of 32)'
   const rows = [vectorInt8 === 'dots' && 'few', matrixInt8 === 'dots' && 'many'].filter(Boolean)
   if (rows.length > 0) return `, int8 with ${rows.join(' and ')} rows`

@@ -38,12 +38,6 @@ const GROUPS = {
   sampling: samplingContract,
 } satisfies Record<string, (open: BenchOf, it: Declare) => void>
 
-/** What the CUDA kernels do not do yet. */
-export const LACKING_ON_CUDA = {
-  coupled: 'no coupled channels of a cache on CUDA yet',
-  positions: 'keys in codes are not turned by their positions on CUDA yet',
-} as const
-
 /** A group of checks, by its name in GROUPS: `memory`, `matmul`, `rounding`, … */
 export type KernelGroup = keyof typeof GROUPS
 

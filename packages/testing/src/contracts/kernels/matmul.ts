@@ -2,6 +2,8 @@
 
 import {
   decode,
+  FLOAT_FORMATS,
+  floatGrid,
   isQuantized,
   type Matrix,
   perGroup,
@@ -28,8 +30,12 @@ const X_ROWS = [1, 2, 5, 37]
 /** Of Σ|x| · max|W|: some forty roundings in f32. */
 const TOLERANCE = 5e-6
 
-/** Of Σ|x| · max|W| where x is rounded: 8 bits of the largest of a row of few, and 11 bits with sums of 16 products. */
-const ROUNDED = { int8: 0.02, f16: 2 ** -9 }
+/**
+ * Of Σ|x| · max|W| where x is rounded: 8 bits of the largest of a row of few, 11 bits with sums of 16 products, and 8 and
+ * 4 bits. Then how far the norm of all may be off.
+ */
+const ROUNDED = { int8: 0.02, f16: 2 ** -9, bf16: 2 ** -7, fp8: 2 ** -4 }
+const NORMS_OFF = { int8: 0.02, f16: 0.003, bf16: 0.01, fp8: 0.05 }
 
 /** The samples' scales are made for weights of 0.1; what a zero point cancels was about that size. */
 const SMALLEST_WEIGHT = 0.05
@@ -74,7 +80,6 @@ export function matmulContract(open: BenchOf, it: Declare): void {
   })
 
   it.each(['int8', 'f16'] as const)('%s activations cost what they round', async (activations) => {
-    const { kernels, up, zeros } = open()
     // One division of scales of each grid: all of them are checked without rounding.
     const scalar = new Map(
       scalarSamples(7)
@@ -89,31 +94,24 @@ export function matmulContract(open: BenchOf, it: Declare): void {
       const matrix = scalarMatrix(grid, 70, 330, perGroup(64), seededRandom(bits), wide)
       samples.push({ name: `int${bits} 70 × 330`, matrix, rows: X_ROWS })
     }
-    for (const { name, matrix, rows } of samples) {
-      const weight = kernels.load(matrix, { activations })
-      for (const tokens of rows) {
-        const x = randomValues(tokens * matrix.columns, seededRandom(tokens))
-        const out = zeros(tokens, matrix.rows)
-        kernels.matmul(out, up(x, tokens, matrix.columns), weight)
-        const what = `${name}, ${weight.variant}, x of ${tokens} rows`
-        const actual = await kernels.read(out)
-        const expected = product(x, denseValues(matrix), tokens, matrix.rows, matrix.columns)
-        expectProduct(actual, expected, x, matrix, what, undefined, ROUNDED[activations])
-        const off = norm(actual.map((value, i) => value - expected[i])) / norm(expected)
-        const most = { int8: 0.02, f16: 0.003 }[activations]
-        if (!(off <= most)) {
-          expect.fail(`${what}: ${(off * 100).toFixed(2)} % of the norm`)
-        }
-      }
-      kernels.unload(weight)
+    for (const { rows, ...sample } of samples) {
+      await expectRounded(open(), sample, activations, rows)
     }
   })
 
-  it.each(['int8', 'f16'] as const)(
+  it.each(['bf16', 'fp8'] as const)('%s activations cost what they round', async (activations) => {
+    const coded = scalarSamples(7).filter(({ grid }) => grid === 'fp8 e4m3')
+    for (const sample of activations === 'fp8' ? coded : denseSamples(9)) {
+      if (isLarge(sample)) await expectRounded(open(), sample, activations, [1, 9, 37])
+    }
+  })
+
+  it.each(['int8', 'f16', 'fp8'] as const)(
     '%s activations hide no number that is none',
     async (activations) => {
       const { kernels, up, zeros, keep } = open()
-      const matrix = scalarMatrix(unsignedGrid(4), 9, 96, perGroup(32), seededRandom(6))
+      const grid = activations === 'fp8' ? floatGrid(FLOAT_FORMATS.f8_e4m3) : unsignedGrid(4)
+      const matrix = scalarMatrix(grid, 9, 96, perGroup(32), seededRandom(6))
       const weight = keep(kernels.load(matrix, { activations }))
       for (const [tokens, odd] of [
         [2, Number.NaN],
@@ -220,6 +218,31 @@ export function matmulContract(open: BenchOf, it: Declare): void {
 }
 
 const isLarge = ({ matrix }: SampleMatrix): boolean => matrix.rows > 12 && matrix.columns > 32
+
+/** Products with x of so many rows, rounded. */
+async function expectRounded(
+  { kernels, up, zeros }: Bench,
+  { name, matrix }: SampleMatrix,
+  activations: keyof typeof ROUNDED,
+  tokenCounts: readonly number[],
+): Promise<void> {
+  const { rows, columns } = matrix
+  const weight = kernels.load(matrix, { activations })
+  for (const tokens of tokenCounts) {
+    const x = randomValues(tokens * columns, seededRandom(tokens))
+    const out = zeros(tokens, rows)
+    kernels.matmul(out, up(x, tokens, columns), weight)
+    const what = `${name}, ${weight.variant}, x of ${tokens} rows`
+    const actual = await kernels.read(out)
+    const expected = product(x, denseValues(matrix), tokens, rows, columns)
+    expectProduct(actual, expected, x, matrix, what, undefined, ROUNDED[activations])
+    const off = norm(actual.map((value, i) => value - expected[i])) / norm(expected)
+    if (!(off <= NORMS_OFF[activations])) {
+      expect.fail(`${what}: ${(off * 100).toFixed(2)} % of the norm`)
+    }
+  }
+  kernels.unload(weight)
+}
 
 async function expectProducts(
   { kernels, up, zeros }: Bench,
