@@ -6,10 +6,13 @@ export async function tensorBytes(folder: Folder): Promise<number> {
   for (const name of await folder.list()) {
     if (!/^model.*\.safetensors$/.test(name)) continue
     const source = await folder.source(name)
-    const header = await source.read(0, 8)
-    const length = new DataView(header.buffer, header.byteOffset).getBigUint64(0, true)
-    total += source.size - 8 - Number(length)
-    await source.close?.()
+    try {
+      const header = await source.read(0, 8)
+      const length = new DataView(header.buffer, header.byteOffset).getBigUint64(0, true)
+      total += source.size - 8 - Number(length)
+    } finally {
+      await source.close?.()
+    }
   }
   return total
 }

@@ -14,12 +14,11 @@ import {
 } from '@lowbit/core'
 import {
   type Dtype,
-  openSafetensors,
   type Safetensors,
   type TensorEntry,
   writeSafetensors,
 } from '@lowbit/safetensors'
-import { INDEX, SINGLE } from '../folder/checkpoint-folder.ts'
+import { INDEX, openFile, SINGLE } from '../folder/checkpoint-folder.ts'
 import type { Folder } from '../folder/folder.ts'
 import { entryTensors } from './entries.ts'
 import { openCheckpoint } from './open.ts'
@@ -75,7 +74,7 @@ export async function openPart(
   part: string,
   config: Readonly<Record<string, unknown>>,
 ): Promise<Checkpoint> {
-  const tensors = await openSafetensors(await folder.source(partName(part)))
+  const tensors = await openFile(folder, partName(part))
   return openCheckpoint({
     location: `${folder.location}/${partName(part)}`,
     tensors,
@@ -99,8 +98,7 @@ export async function assemble(options: AssembleOptions): Promise<number> {
   const { folder, parts, config, signal } = options
   const opened: Safetensors[] = []
   try {
-    for (const part of parts)
-      opened.push(await openSafetensors(await folder.source(partName(part))))
+    for (const part of parts) opened.push(await openFile(folder, partName(part)))
     const entries = await distinctTensors(opened)
     const shards = split(entries, options.maxShardBytes ?? 5e9)
     const total = entries.reduce((sum, { size }) => sum + size, 0)

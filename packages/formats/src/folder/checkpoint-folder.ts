@@ -1,7 +1,12 @@
 /** A folder as transformers lays it out: config.json, model.safetensors or shards with their index, and the rest. */
 
 import { type Checkpoint, LowbitError } from '@lowbit/core'
-import { openSafetensors, openSharded, type Safetensors } from '@lowbit/safetensors'
+import {
+  openSafetensors,
+  openSharded,
+  type Safetensors,
+  type SafetensorsFile,
+} from '@lowbit/safetensors'
 import { openCheckpoint } from '../checkpoint/open.ts'
 import type { Folder } from './folder.ts'
 
@@ -29,18 +34,42 @@ export async function openFolder(folder: Folder): Promise<Checkpoint> {
     )
   }
   const config = await readJson(folder, 'config.json')
-  return openCheckpoint({
-    location: folder.location,
-    tensors: await openTensors(folder, names),
-    config,
-    files: names.filter((name) => TRAVELS.test(name)),
-    readFile: (name) => folder.read(name),
-  })
+  return orClose(await openTensors(folder, names), (tensors) =>
+    openCheckpoint({
+      location: folder.location,
+      tensors,
+      config,
+      files: names.filter((name) => TRAVELS.test(name)),
+      readFile: (name) => folder.read(name),
+    }),
+  )
+}
+
+/** What becomes of something opened; it is closed where that fails. */
+async function orClose<T extends { close?(): unknown }, R>(
+  opened: T,
+  use: (opened: T) => R | Promise<R>,
+): Promise<R> {
+  try {
+    return await use(opened)
+  } catch (error) {
+    await opened.close?.()
+    throw error
+  }
+}
+
+/** A safetensors file of the folder: its header; `name` is what errors call it. */
+export async function openFile(
+  folder: Folder,
+  file: string,
+  name?: string,
+): Promise<SafetensorsFile> {
+  return orClose(await folder.source(file), (source) => openSafetensors(source, { name }))
 }
 
 async function openTensors(folder: Folder, names: readonly string[]): Promise<Safetensors> {
   if (names.includes(SINGLE)) {
-    return openSafetensors(await folder.source(SINGLE), { name: `${folder.location}/${SINGLE}` })
+    return openFile(folder, SINGLE, `${folder.location}/${SINGLE}`)
   }
   if (names.includes(INDEX)) {
     const index = new TextDecoder().decode(await folder.read(INDEX))
