@@ -132,7 +132,7 @@ async function losses(): Promise<void> {
       context,
       windows,
       reference,
-      cache: await fitCache(decoder, make(), await calibration()),
+      cache: await fitted(make()),
     })
     const change = `${(100 * (own / referencePerplexity - 1)).toFixed(2)} %`
     console.log(
@@ -171,7 +171,7 @@ async function needles(): Promise<void> {
         const key = [flags.model ?? 'demo', name, context, depth, n].join(', ')
         let one = kept.get(key)
         if (!one) {
-          scheme ??= await fitCache(decoder, make(), await calibration())
+          scheme ??= await fitted(make())
           one = await needle(scheme, depth, n)
           if (flags.kept) await appendFile(flags.kept, `${JSON.stringify([key, one])}\n`)
         }
@@ -195,8 +195,13 @@ async function keptAnswers(): Promise<[key: string, found: Found][]> {
   return lines.map((line) => JSON.parse(line))
 }
 
+/** The scheme, fitted where it learns. */
+async function fitted(scheme: CacheScheme): Promise<CacheScheme> {
+  return scheme.fit ? fitCache(decoder, scheme, calibration()) : scheme
+}
+
 /** What schemes are fitted to: the end of the text, far behind what is scored. */
-async function calibration(): Promise<number[][]> {
+function calibration(): number[][] {
   const [count, length] = [4, Math.min(1024, decoder.config.context)]
   const end = tokenizer.encode(text.slice(-(count + 1) * length * 6)).slice(-count * length)
   return calibrationWindows(end, count, length)

@@ -18,7 +18,7 @@ import {
   type TensorEntry,
   writeSafetensors,
 } from '@lowbit/safetensors'
-import { INDEX, openFile, SINGLE } from '../folder/checkpoint-folder.ts'
+import { INDEX, openFile, orClose, SINGLE } from '../folder/checkpoint-folder.ts'
 import type { Folder } from '../folder/folder.ts'
 import { entryTensors } from './entries.ts'
 import { openCheckpoint } from './open.ts'
@@ -74,14 +74,15 @@ export async function openPart(
   part: string,
   config: Readonly<Record<string, unknown>>,
 ): Promise<Checkpoint> {
-  const tensors = await openFile(folder, partName(part))
-  return openCheckpoint({
-    location: `${folder.location}/${partName(part)}`,
-    tensors,
-    config,
-    files: [],
-    readFile: (name) => folder.read(name),
-  })
+  return orClose(await openFile(folder, partName(part)), (tensors) =>
+    openCheckpoint({
+      location: `${folder.location}/${partName(part)}`,
+      tensors,
+      config,
+      files: [],
+      readFile: (name) => folder.read(name),
+    }),
+  )
 }
 
 export interface AssembleOptions {

@@ -46,7 +46,7 @@ export async function openFolder(folder: Folder): Promise<Checkpoint> {
 }
 
 /** What becomes of something opened; it is closed where that fails. */
-async function orClose<T extends { close?(): unknown }, R>(
+export async function orClose<T extends { close?(): unknown }, R>(
   opened: T,
   use: (opened: T) => R | Promise<R>,
 ): Promise<R> {
