@@ -9,7 +9,7 @@ import {
   type VectorRounding,
   type VectorTable,
 } from '@lowbit/core'
-import { type Codebook, storeCodebook } from './codebook.ts'
+import { type Codebook, findNeighbours, storeCodebook } from './codebook.ts'
 import type { Norm } from './normalize.ts'
 import { refitScales } from './refit.ts'
 
@@ -44,9 +44,6 @@ export interface Assigned {
   /** The parts with the codebooks that the codes mean now. */
   readonly parts: readonly Part[]
 }
-
-/** Entries that descent looks at around the one at hand. */
-const NEIGHBOURS = 32
 
 interface LoadedPart extends Part {
   readonly tables: readonly VectorTable[]
@@ -95,7 +92,7 @@ export async function assignCodes(input: AssignInput): Promise<Assigned> {
       if (!found && input.updates === 0) break
       if (found) norm = found
       scales = uploadNorm(kernels, norm, own)
-      if (input.updates > 0) parts = await moveTables(input, parts, scales, own)
+      if (input.updates > 0) parts = await moveTables(input, parts, scales)
       for (const part of parts) kernels.decodeVectors(decoded, part.codes, options(part, scales))
       descend()
     }
@@ -117,7 +114,6 @@ async function moveTables(
   { kernels, weight, hessian, updates, signal }: AssignInput,
   parts: readonly LoadedPart[],
   scales: Scales,
-  own: (tensor: Tensor) => Tensor,
 ): Promise<LoadedPart[]> {
   const coded = parts.map((part) => ({ codes: part.codes, options: options(part, scales) }))
   await updateTables({ kernels, weight, hessian, parts: coded, iterations: updates, signal })
@@ -132,7 +128,10 @@ async function moveTables(
           return stored
         }),
       )
-      return { ...part, books, neighbours: nearTables(kernels, part.tables, part.neighbours, own) }
+      for (const [i, near] of part.neighbours.entries()) {
+        kernels.neighbours(near, part.tables[i].values)
+      }
+      return { ...part, books }
     }),
   )
 }
@@ -151,26 +150,19 @@ function loadPart(
   return {
     ...part,
     ...{ tables, length },
-    neighbours: descends ? nearTables(kernels, tables, undefined, own) : [],
+    neighbours: descends
+      ? part.books.map(({ neighbours: near, grid: { entries } }, i) =>
+          own(
+            near
+              ? kernels.upload(near, entries, near.length / entries)
+              : findNeighbours(kernels, tables[i].values),
+          ),
+        )
+      : [],
     codes: tables.map(() =>
       own(kernels.tensor(Math.ceil(rows / length), part.to - part.from, 'u16')),
     ),
   }
-}
-
-/** Written over those there were; none where nothing descends. */
-function nearTables(
-  kernels: Kernels,
-  tables: readonly VectorTable[],
-  old: readonly Tensor[] | undefined,
-  own: (tensor: Tensor) => Tensor,
-): Tensor[] {
-  if (old?.length === 0) return []
-  return tables.map(({ values, entries }, i) => {
-    const near = old?.[i] ?? own(kernels.tensor(entries, Math.min(NEIGHBOURS, entries), 'u16'))
-    kernels.neighbours(near, values)
-    return near
-  })
 }
 
 type Scales = Pick<VectorRounding, 'rowScale' | 'columnScale' | 'columnBias'>

@@ -15,7 +15,12 @@ export interface Codebook {
   readonly grid: CodebookGrid
   /** The decoded entries, [entries, length]. */
   readonly values: Float32Array
+  /** What `findNeighbours` gives; where matrices share the codebook, all of them descend among the same. */
+  readonly neighbours?: Uint16Array
 }
+
+/** Entries that descent looks at around the one at hand. */
+const NEIGHBOURS = 32
 
 /** Vectors of a shape, and how much each one's error counts. */
 export interface Samples {
@@ -82,6 +87,25 @@ export function storeCodebook(
       ...(tableScale && { tableScale }),
       ...(shared && { shared }),
     },
+  }
+}
+
+/** For each entry those that are nearest to it, itself among them: a new tensor u16 [entries, ≤ 32]. */
+export function findNeighbours(kernels: Kernels, table: Tensor): Tensor {
+  const near = kernels.tensor(table.rows, Math.min(NEIGHBOURS, table.rows), 'u16')
+  kernels.neighbours(near, table)
+  return near
+}
+
+/** The codebook with its neighbours beside it. */
+export async function withNeighbours(kernels: Kernels, book: Codebook): Promise<Codebook> {
+  const { values, grid } = book
+  const table = kernels.upload(values, grid.entries, grid.length)
+  const near = findNeighbours(kernels, table)
+  try {
+    return { ...book, neighbours: (await kernels.readCodes(near)) as Uint16Array }
+  } finally {
+    kernels.free(table, near)
   }
 }
 

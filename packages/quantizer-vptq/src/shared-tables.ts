@@ -2,7 +2,7 @@
 
 import type { PrepareInput } from '@lowbit/core'
 import { randomRotation, seededRandom, seedFor } from '@lowbit/core'
-import { type Codebook, columnVectors, fitCodebook, residuals } from './codebook.ts'
+import { type Codebook, columnVectors, fitCodebook, residuals, withNeighbours } from './codebook.ts'
 import { divideByNorm, findNorm } from './normalize.ts'
 import type { VectorShape, VptqScheme } from './options.ts'
 
@@ -46,8 +46,14 @@ export async function fitSharedTables(
     signal?.throwIfAborted()
     onProgress?.((0.3 * (i + 1)) / weights.length)
   }
-  const fit = (shape: VectorShape, values: Float32Array, part: string, from: number, to: number) =>
-    fitCodebook(
+  const fit = async (
+    shape: VectorShape,
+    values: Float32Array,
+    part: string,
+    from: number,
+    to: number,
+  ): Promise<Codebook> => {
+    const book = await fitCodebook(
       shape,
       { values },
       {
@@ -55,6 +61,8 @@ export async function fitSharedTables(
         onProgress: (done) => onProgress?.(from + (to - from) * done),
       },
     )
+    return scheme.sweeps > 0 ? withNeighbours(kernels, book) : book
+  }
   const vectors = join(samples[0].parts)
   const book = await fit(main, vectors, 'main', 0.3, 0.8)
   return {

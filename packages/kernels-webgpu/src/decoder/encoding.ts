@@ -125,7 +125,8 @@ export const findOutliers = groupwise('find outliers', {
     }
     reduced[lane] = -most;
     places[lane] = place;
-    let best = best_of(lane);
+    let best = best_of(lane, 0u);
+    workgroupBarrier();
     if (best % lanes == lane) { flags[p.flags_at + line + best] = 1u; }
   }
   storageBarrier();

@@ -22,7 +22,7 @@ const largest = groupwise('largest', {
   }
   reduced[lane] = -most;
   places[lane] = select(0xffffffffu, best, most > -3.4e38);
-  let hit = best_of(lane);
+  let hit = best_of(lane, 0u);
   if (lane == 0u) { out[p.out_at] = min(hit, p.columns - 1u); }`,
 })
 

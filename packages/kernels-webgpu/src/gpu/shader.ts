@@ -51,27 +51,40 @@ export function wgsl({ reads, writes, params, code, enable = [], requires = [] }
 }
 
 /**
- * `best_of(lane)`: where `reduced` (the groups' own) holds a number a lane and `places` an index, the index of the
- * least number, of equals the smallest.
+ * `best_of(lane, team)`: where `reduced` (the shader's own) holds a number for each lane of each team, `team · lanes +
+ * lane`, and `places` an index, the index of the team's least number, of equals the smallest. Callers wait for each
+ * other before they write either again. In two steps: waiting costs threads more than a few comparisons.
  */
-export const bestOf = (lanes: number): string => `
-var<workgroup> places: array<u32, ${lanes}>;
-fn best_of(lane: u32) -> u32 {
+export const bestOf = (lanes: number, teams = 1): string => {
+  const few = 2 ** Math.ceil(Math.log2(lanes) / 2)
+  const nearer = (i: string, best: string): string =>
+    `reduced[${i}] < reduced[${best}] || (reduced[${i}] == reduced[${best}] && places[${i}] < places[${best}])`
+  return `
+var<workgroup> places: array<u32, ${lanes * teams}>;
+fn best_of(lane: u32, team: u32) -> u32 {
   workgroupBarrier();
-  for (var half = ${lanes / 2}u; half > 0u; half >>= 1u) {
-    if (lane < half) {
-      let other = lane + half;
-      if (reduced[other] < reduced[lane] || (reduced[other] == reduced[lane] && places[other] < places[lane])) {
-        reduced[lane] = reduced[other];
-        places[lane] = places[other];
-      }
+  if (lane < ${few * teams}u) {
+    let first = lane / ${few}u * ${lanes}u + lane % ${few}u;
+    var best = first;
+    for (var i = ${few}u; i < ${lanes}u; i += ${few}u) {
+      if (${nearer('first + i', 'best')}) { best = first + i; }
     }
-    workgroupBarrier();
+    reduced[first] = reduced[best];
+    places[first] = places[best];
   }
-  let best = places[0];
   workgroupBarrier();
-  return best;
+  if (lane < ${teams}u) {
+    let first = lane * ${lanes}u;
+    var best = first;
+    for (var i = 1u; i < ${few}u; i++) {
+      if (${nearer('first + i', 'best')}) { best = first + i; }
+    }
+    places[first] = places[best];
+  }
+  workgroupBarrier();
+  return places[team * ${lanes}u];
 }`
+}
 
 /** Lines for 0 … count − 1: loops that are written out. */
 export const each = (count: number, line: (i: number) => string, between = '\n'): string =>

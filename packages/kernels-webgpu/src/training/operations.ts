@@ -55,7 +55,7 @@ fn distance_to(row: u32, j: u32) -> f32 {
     }
     reduced[lane] = least;
     places[lane] = best;
-    let hit = best_of(lane);
+    let hit = best_of(lane, 0u);
     for (var j = lane; j < p.k; j += lanes) { out[at + j] = select(0.0, 1.0, j == hit); }
     return;
   }

@@ -11,7 +11,7 @@ import {
   type VectorPass,
   withCodes,
 } from './layout.ts'
-import { STEP, stageParams, stages, start } from './pass.ts'
+import { reach, STEP, squared, stageParams, stages, start } from './pass.ts'
 
 const shaders = new Map<string, Shader>()
 
@@ -24,6 +24,10 @@ const descendOut = (length: number, count: number): Shader =>
     const part = (s: number) => `part${s}`
     const others = (s: number) =>
       Array.from({ length: count }, (_, i) => (i === s ? '' : ` - ${part(i)}[lane]`)).join('')
+    // Threads wait three times a table: what they read of others, `rest` and `scales`, they have read when they first
+    // wait in `best_of`, and `best_of` is through when they wait for the next `rest`.
+    const four = (from: string, v: number): string =>
+      reach(`vec4f(${each(4, (c) => `${from}[${4 * v + c}]`, ', ')})`, length, v)
     return {
       name: `coordinate descent over vectors of ${length}`,
       reads: { h: 'f32', tables: 'vec4f', near: 'u32', factors: 'f32', line: 'f32' },
@@ -63,35 +67,27 @@ ${start(CANDIDATES, length)}
       scales[lane] = scale;
       ${each(count, (s) => `${part(s)}[lane] = tables[p.table${s} + hit${s} * ${fours}u + lane / 4u][lane % 4u];`)}
     }
-    workgroupBarrier();
     ${each(
       count,
       (s) => `{
     if (lane < ${fours * 4}u) { rest[lane] = value[lane]${others(s)}; }
     workgroupBarrier();
-    ${each(
-      fours,
-      (
-        v,
-      ) => `let r${v} = vec4f(rest[${4 * v}], rest[${4 * v + 1}], rest[${4 * v + 2}], rest[${4 * v + 3}]);
-    let s${v} = vec4f(scales[${4 * v}], scales[${4 * v + 1}], scales[${4 * v + 2}], scales[${4 * v + 3}]);`,
-    )}
+    ${each(fours, (v) => `let r${v} = ${four('rest', v)}; let s${v} = ${four('scales', v)};`)}
     var least = 3.4e38;
     var best = 0u;
     let first_near = p.near_at + p.near${s} + hit${s} * p.candidates${s};
     for (var i = lane; i < p.candidates${s}; i += ${CANDIDATES}u) {
       let at = p.table${s} + near[first_near + i] * ${fours}u;
-      ${each(fours, (v) => `let d${v} = (r${v} - tables[at + ${v}u]) * s${v};`)}
-      let far = ${each(fours, (v) => `dot(d${v}, d${v})`, ' + ')};
+      ${each(fours, (v) => `let d${v} = (r${v} - ${reach(`tables[at + ${v}u]`, length, v)}) * s${v};`)}
+      let far = ${each(fours, (v) => squared(`d${v}`, length, v), ' + ')};
       if (far < least) { least = far; best = i; }
     }
     reduced[lane] = least;
     places[lane] = best;
-    hit${s} = near[first_near + best_of(lane)];
+    hit${s} = near[first_near + best_of(lane, 0u)];
     if (lane < ${fours * 4}u) {
       ${part(s)}[lane] = tables[p.table${s} + hit${s} * ${fours}u + lane / 4u][lane % 4u];
-    }
-    workgroupBarrier(); }`,
+    } }`,
     )}
     let changed = ${each(count, (s) => `hit${s} != old${s}`, ' || ')};
     if (mine) {
@@ -108,7 +104,6 @@ ${start(CANDIDATES, length)}
     if (lane == 0u) {
       ${each(count, (s) => `codes[p.codes_at + p.code${s} + place_of_codes] = hit${s};`)}
     }
-    workgroupBarrier();
   }
 }`,
     }

@@ -11,30 +11,57 @@ import {
   type VectorPass,
   withCodes,
 } from './layout.ts'
-import { STEP, stageParams, stages, start } from './pass.ts'
+import { reach, STEP, squared, stageParams, stages, start } from './pass.ts'
 
 const shaders = new Map<string, Shader>()
 
-/** `place` becomes the entry of stage `s` that is nearest to `rest`, in the tables at `where`. */
-const search = (lanes: number, fours: number, s: number, from: string, offset: string): string => `
-    ${each(fours, (v) => `let r${v} = vec4f(rest[${4 * v}], rest[${4 * v + 1}], rest[${4 * v + 2}], rest[${4 * v + 3}]);`)}
-    var best = 0u;
-    var least = 3.4e38;
+/**
+ * `place` becomes the entry of stage `s` that is nearest to the `rest` of the thread's own team, in the tables at
+ * `where`. An entry that was read is compared with the rests of all teams.
+ */
+const search = (
+  { lanes, length, teams }: Workgroup,
+  s: number,
+  { from, where, team }: { readonly from: string; readonly where: string; readonly team: string },
+): string => {
+  const fours = Math.ceil(length / 4)
+  const restAt = (t: number, v: number): string =>
+    reach(`vec4f(${each(4, (c) => `rest[${16 * t + 4 * v + c}]`, ', ')})`, length, v)
+  const apart = (t: number): string => `
+      ${each(fours, (v) => `let d${t}_${v} = r${t}_${v} - x${v};`)}
+      let far${t} = ${each(fours, (v) => squared(`d${t}_${v}`, length, v), ' + ')};
+      if (far${t} < least${t}) { least${t} = far${t}; best${t} = i; }`
+  return `
+    ${each(teams, (t) => each(fours, (v) => `let r${t}_${v} = ${restAt(t, v)};`))}
+    ${each(teams, (t) => `var best${t} = 0u; var least${t} = 3.4e38;`)}
     for (var i = lane; i < p.entries${s}; i += ${lanes}u) {
-      let at = ${offset} + i * ${fours}u;
-      ${each(fours, (v) => `let d${v} = r${v} - ${from}[at + ${v}u];`)}
-      let far = ${each(fours, (v) => `dot(d${v}, d${v})`, ' + ')};
-      if (far < least) { least = far; best = i; }
+      let at = ${where} + i * ${fours}u;
+      ${each(fours, (v) => `let x${v} = ${reach(`${from}[at + ${v}u]`, length, v)};`)}
+      ${each(teams, apart)}
     }
-    reduced[lane] = least;
-    places[lane] = best;
-    let place = best_of(lane);`
+    ${each(teams, (t) => `reduced[${t * lanes}u + lane] = least${t}; places[${t * lanes}u + lane] = best${t};`)}
+    let place = best_of(lane, ${team});`
+}
+
+interface Workgroup {
+  readonly lanes: number
+  readonly length: number
+  /** Vectors that a workgroup has at a time. */
+  readonly teams: number
+}
 
 const lanesFor = (entries: number): number => (entries >= 1024 ? 256 : entries > 64 ? 64 : 32)
 
-const feedbackOut = (length: number, stages: number, lanes: number): Shader =>
-  remembered(shaders, `feedback out ${length} × ${stages}, ${lanes}`, () => {
+/** Of large tables entries are read for four vectors at once, where there are enough vectors for all of the device. */
+const teamsFor = (entries: number, vectors: number): number =>
+  entries >= 1024 && vectors >= MANY ? 4 : 1
+const MANY = 64
+
+const feedbackOut = (workgroup: Workgroup, stages: number): Shader => {
+  const { lanes, length, teams } = workgroup
+  return remembered(shaders, `feedback out ${length} × ${stages}, ${lanes}, ${teams}`, () => {
     const fours = Math.ceil(length / 4)
+    const width = length * teams
     return {
       name: `feedback over vectors of ${length} rows`,
       reads: { u: 'f32', tables: 'vec4f', factors: 'f32' },
@@ -43,9 +70,13 @@ const feedbackOut = (length: number, stages: number, lanes: number): Shader =>
         ...{ ...FACTOR_PARAMS, rows: 'u32', begin: 'u32', size: 'u32', first: 'u32', wide: 'u32' },
         ...stageParams(stages, 'entries', 'table', 'code'),
       },
-      code: `${start(lanes, length)}
-  let row = group * ${length}u + lane;
-  let mine = lane < ${length}u;
+      code: `${start(lanes, length, teams)}
+  let mine = lane < ${width}u;
+  let team = min(lane / ${length}u, ${teams - 1}u);
+  let e = lane % ${length}u;
+  let slot = team * 16u + e;
+  let vector = group * ${teams}u + team;
+  let row = vector * ${length}u + e;
   let live = mine && row < p.rows;
   for (var c = 0u; c < p.size; c++) {
     let j = p.begin + c;
@@ -55,39 +86,39 @@ const feedbackOut = (length: number, stages: number, lanes: number): Shader =>
       if (live) {
         v = line[p.line_at + row * p.columns + j];
         for (var k = 0u; k < c; k++) {
-          v -= err[k * ${length}u + lane] * u[p.u_at + (p.begin + k) * p.columns + j];
+          v -= err[k * ${width}u + lane] * u[p.u_at + (p.begin + k) * p.columns + j];
         }
         let scale = scale_of(row, j);
         if (scale != 0.0) { r = (v - bias_of(j)) / scale; }
       }
-      value[lane] = v;
-      rest[lane] = r;
-      sum[lane] = 0.0;
+      value[slot] = v;
+      rest[slot] = r;
+      sum[slot] = 0.0;
     }
-    workgroupBarrier();
     ${each(
       stages,
-      (s) => `{ ${search(lanes, fours, s, 'tables', `p.table${s}`)}
+      (s) => `{
+    workgroupBarrier();
+    ${search(workgroup, s, { from: 'tables', where: `p.table${s}`, team: 'team' })}
     if (mine) {
-      let x = tables[p.table${s} + place * ${fours}u + lane / 4u][lane % 4u];
-      rest[lane] -= x;
-      sum[lane] += x;
+      let x = tables[p.table${s} + place * ${fours}u + e / 4u][e % 4u];
+      rest[slot] -= x;
+      sum[slot] += x;
     }
-    if (lane == 0u) { codes[p.codes_at + p.code${s} + group * p.wide + j - p.first] = place; }
-    workgroupBarrier(); }`,
+    if (live && e == 0u) { codes[p.codes_at + p.code${s} + vector * p.wide + j - p.first] = place; } }`,
     )}
     if (live) {
-      let q = sum[lane] * scale_of(row, j) + bias_of(j);
-      let error = (value[lane] - q) / u[p.u_at + j * p.columns + j];
+      let q = sum[slot] * scale_of(row, j) + bias_of(j);
+      let error = (value[slot] - q) / u[p.u_at + j * p.columns + j];
       line[p.line_at + row * p.columns + j] = q;
-      err[c * ${length}u + lane] = error;
+      err[c * ${width}u + lane] = error;
       errors[p.errors_at + row * ${STEP}u + c] = error;
     }
-    workgroupBarrier();
   }
 }`,
     }
   })
+}
 
 /** For each block of columns the inverse of the factor's triangle there: what distances are measured in. */
 const triangles = (length: number): Shader =>
@@ -142,8 +173,9 @@ const turnTables = (length: number): Shader => {
   )
 }
 
-const feedbackIn = (length: number, stages: number, lanes: number): Shader =>
-  remembered(shaders, `feedback in ${length} × ${stages}, ${lanes}`, () => {
+const feedbackIn = (workgroup: Workgroup, stages: number): Shader => {
+  const { lanes, length } = workgroup
+  return remembered(shaders, `feedback in ${length} × ${stages}, ${lanes}`, () => {
     const fours = Math.ceil(length / 4)
     const home = (s: number) => `p.table${s} + (group / p.table_rows) * p.entries${s} * ${fours}u`
     return {
@@ -188,7 +220,7 @@ const feedbackIn = (length: number, stages: number, lanes: number): Shader =>
     workgroupBarrier();
     ${each(
       stages,
-      (s) => `{ ${search(lanes, fours, s, 'turned', `here + ${home(s)}`)}
+      (s) => `{ ${search(workgroup, s, { from: 'turned', where: `here + ${home(s)}`, team: '0u' })}
     if (live) {
       let at = ${home(s)} + place * ${fours}u + lane / 4u;
       rest[lane] -= turned[here + at][lane % 4u];
@@ -208,6 +240,7 @@ const feedbackIn = (length: number, stages: number, lanes: number): Shader =>
 }`,
     }
   })
+}
 
 export function runFeedback(device: Device, pass: VectorPass, line: Span, u: Span): void {
   const { rows, columns, length, along, from, to, wide, tableRows, entries } = pass
@@ -243,10 +276,13 @@ export function runFeedback(device: Device, pass: VectorPass, line: Span, u: Spa
             Math.ceil(all / LANES),
           )
           const spans = { u, tables, turned, triangles: inverse, factors, line, codes, errors }
-          device.run(feedbackIn(length, count, lanes), spans, params, rows)
+          device.run(feedbackIn({ lanes, length, teams: 1 }, count), spans, params, rows)
         } else {
           const spans = { u, tables, factors, line, codes, errors }
-          device.run(feedbackOut(length, count, lanes), spans, params, Math.ceil(rows / length))
+          const vectors = Math.ceil(rows / length)
+          const teams = teamsFor(Math.max(...entries), vectors)
+          const groups = Math.ceil(vectors / teams)
+          device.run(feedbackOut({ lanes, length, teams }, count), spans, params, groups)
         }
         const end = begin + size
         if (end === columns) continue

@@ -144,7 +144,8 @@ const choose = groupwise('neighbours', {
   for (var c = 0u; c < p.candidates; c++) {
     reduced[lane] = least;
     places[lane] = mine;
-    let hit = best_of(lane);
+    let hit = best_of(lane, 0u);
+    workgroupBarrier();
     if (lane == 0u) { out[p.out_at + (p.top + group) * p.candidates + c] = hit; }
     if (hit == mine) {
       let taken = least;

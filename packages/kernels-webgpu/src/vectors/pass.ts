@@ -17,18 +17,30 @@ export const stageParams = (stages: number, ...names: string[]): Shader['params'
     ).flat(),
   )
 
-export const start = (lanes: number, length: number): string => `
-var<workgroup> reduced: array<f32, ${lanes}>;
-${bestOf(lanes)}
+/** A workgroup's memory, for `teams` vectors of `length`, each searched for by all its threads. */
+export const start = (lanes: number, length: number, teams = 1): string => `
+var<workgroup> reduced: array<f32, ${lanes * teams}>;
+${bestOf(lanes, teams)}
 ${FACTOR_CODE}
-var<workgroup> rest: array<f32, 16>;
-var<workgroup> sum: array<f32, 16>;
-var<workgroup> value: array<f32, 16>;
-var<workgroup> err: array<f32, ${STEP * length}>;
+var<workgroup> rest: array<f32, ${16 * teams}>;
+var<workgroup> sum: array<f32, ${16 * teams}>;
+var<workgroup> value: array<f32, ${16 * teams}>;
+var<workgroup> err: array<f32, ${STEP * length * teams}>;
 @compute @workgroup_size(${lanes})
 fn main(@builtin(workgroup_id) id: vec3u, @builtin(num_workgroups) total: vec3u, @builtin(local_invocation_index) lane: u32) {
   let group = group_of(id, total);
   if (group >= p.groups) { return; }`
+
+/** The first numbers of the last vector of four: entries are filled up with zeros, which need no look. */
+const PARTS = ['', '.x', '.xy', '.xyz']
+
+/** `v`, a vector of four numbers, as far as vectors of `length` reach into it. */
+export const reach = (v: string, length: number, four: number): string =>
+  length >= 4 * (four + 1) ? v : `${v}${PARTS[length % 4]}`
+
+/** The square of `d`, a number or a vector. */
+export const squared = (d: string, length: number, four: number): string =>
+  length - 4 * four === 1 ? `${d} * ${d}` : `dot(${d}, ${d})`
 
 export const stages = (
   { entries }: VectorPass,

@@ -7,6 +7,8 @@ import { unzipSync } from 'fflate'
 import type { Page } from 'playwright-core'
 
 const PATIENCE = 300_000
+/** Milliseconds between lines of progress. */
+const EVERY = 60_000
 
 export async function openDemo(page: Page): Promise<void> {
   await page.getByRole('button', { name: 'Use the bundled demo' }).click()
@@ -32,8 +34,19 @@ export async function start(page: Page, name: string, device?: 'webgpu'): Promis
 export async function finished(page: Page, patience = PATIENCE): Promise<void> {
   const done = page.getByRole('heading', { name: 'See what it did' })
   const wrong = page.locator('.note.bad')
-  await done.or(wrong).first().waitFor({ timeout: patience })
+  const telling = setInterval(() => void tellProgress(page), EVERY)
+  try {
+    await done.or(wrong).first().waitFor({ timeout: patience })
+  } finally {
+    clearInterval(telling)
+  }
   if (await wrong.isVisible()) throw new Error((await wrong.textContent()) ?? '')
+}
+
+/** What the page's own progress bar says, for whoever waits for hours. */
+async function tellProgress(page: Page): Promise<void> {
+  const parts = await page.locator('.progress p span').allTextContents()
+  if (parts.length > 0) console.error(parts.map((part) => part.trim()).join(' '))
 }
 
 export async function errorShown(page: Page): Promise<string> {

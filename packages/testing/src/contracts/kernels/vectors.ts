@@ -45,6 +45,8 @@ const OUT: readonly PassSample[] = [
     scaleColumns: 5,
     rowScale: true,
   },
+  // Vectors enough for some of them to share what is read of a large table.
+  { rows: 327, columns: 34, length: 5, along: 'out', entries: [1024, 5], columnScale: true },
 ]
 
 const IN: readonly PassSample[] = [
