@@ -4,10 +4,19 @@ import { LowbitError } from '@lowbit/core'
 
 const DAWN: string = 'webgpu'
 
+/**
+ * Dawn's instances by their switches, for as long as the process runs: an instance that is collected takes the driver
+ * down on the collector's time, with whatever another one has at work there.
+ */
+const instances = new Map<string, GPU>()
+
 /** The `GPU` of the browser; in Node Dawn's, with its switches, such as `backend=null`. */
 export async function findGpu(switches: readonly string[] = []): Promise<GPU> {
   const own = (globalThis as { navigator?: { gpu?: GPU } }).navigator?.gpu
   if (own && switches.length === 0) return own
+  const key = switches.join('\n')
+  const known = instances.get(key)
+  if (known) return known
   let dawn: typeof import('webgpu')
   try {
     // Its name is no literal, so that bundlers for browsers leave it where it is: outside.
@@ -20,7 +29,9 @@ export async function findGpu(switches: readonly string[] = []): Promise<GPU> {
     )
   }
   Object.assign(globalThis, dawn.globals)
-  return dawn.create([...switches])
+  const made = dawn.create([...switches])
+  instances.set(key, made)
+  return made
 }
 
 /** An adapter, or an error that says what there is none of. */
