@@ -1,10 +1,10 @@
 /** The built studio as `lowbit studio` serves it, and as a static host without headers of its own would. */
 
 import { execFileSync, spawn } from 'node:child_process'
-import { existsSync, mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { existsSync } from 'node:fs'
 import path from 'node:path'
 import { type Site, serve } from '../serve.ts'
+import { temporaryFolder } from './temporary.ts'
 
 const root = path.resolve(import.meta.dirname, '../../../..')
 const cli = path.join(root, 'apps/cli/src/main.ts')
@@ -36,8 +36,7 @@ export const serveStatic = (isolated: boolean): Promise<Site> => serve(PAGE, iso
 
 /** `lowbit quantize` in Node; the folder lasts as long as the process. */
 export function quantizeInNode(model: string, args: readonly string[]): string {
-  const place = mkdtempSync(path.join(tmpdir(), 'lowbit-node-'))
-  process.on('exit', () => rmSync(place, { recursive: true, force: true }))
+  const place = temporaryFolder('node')
   const out = path.join(place, 'model')
   execFileSync(process.execPath, [cli, 'quantize', model, ...args, '--out', out, '--json'], {
     stdio: ['ignore', 'ignore', 'inherit'],

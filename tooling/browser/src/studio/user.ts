@@ -1,10 +1,10 @@
 /** What a person does in the studio. */
 
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { unzipSync } from 'fflate'
 import type { Page } from 'playwright-core'
+import { temporaryFolder } from './temporary.ts'
 
 const PATIENCE = 300_000
 /** Milliseconds between lines of progress. */
@@ -62,8 +62,7 @@ export async function takeArchive(page: Page): Promise<string> {
     page.waitForEvent('download', { timeout: PATIENCE }),
     page.getByRole('button', { name: 'Download as one archive' }).click(),
   ])
-  const place = mkdtempSync(path.join(tmpdir(), 'lowbit-taken-'))
-  process.on('exit', () => rmSync(place, { recursive: true, force: true }))
+  const place = temporaryFolder('taken')
   for (const [name, bytes] of Object.entries(unzipSync(readFileSync(await download.path())))) {
     writeFileSync(path.join(place, path.basename(name)), bytes)
   }
