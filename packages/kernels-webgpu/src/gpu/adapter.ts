@@ -5,8 +5,8 @@ import { LowbitError } from '@lowbit/core'
 const DAWN: string = 'webgpu'
 
 /**
- * Dawn's instances by their switches, for as long as the process runs: an instance that is collected takes the driver
- * down on the collector's time, with whatever another one has at work there.
+ * Dawn's instances by their switches, for as long as the process runs: the collector may take an instance down at any
+ * time, and with it the driver, where another instance is at work.
  */
 const instances = new Map<string, GPU>()
 
@@ -14,9 +14,6 @@ const instances = new Map<string, GPU>()
 export async function findGpu(switches: readonly string[] = []): Promise<GPU> {
   const own = (globalThis as { navigator?: { gpu?: GPU } }).navigator?.gpu
   if (own && switches.length === 0) return own
-  const key = switches.join('\n')
-  const known = instances.get(key)
-  if (known) return known
   let dawn: typeof import('webgpu')
   try {
     // Its name is no literal, so that bundlers for browsers leave it where it is: outside.
@@ -29,9 +26,10 @@ export async function findGpu(switches: readonly string[] = []): Promise<GPU> {
     )
   }
   Object.assign(globalThis, dawn.globals)
-  const made = dawn.create([...switches])
-  instances.set(key, made)
-  return made
+  const key = switches.join('\n')
+  const gpu = instances.get(key) ?? dawn.create([...switches])
+  instances.set(key, gpu)
+  return gpu
 }
 
 /** An adapter, or an error that says what there is none of. */

@@ -52,7 +52,7 @@ export function wgsl({ reads, writes, params, code, enable = [], requires = [] }
 
 /**
  * `best_of(lane, team)`: where `reduced` (the shader's own) holds a number for each lane of each team, `team · lanes +
- * lane`, and `places` an index, the index of the team's least number, of equals the smallest. Callers wait for each
+ * lane`, and `places` an index, the index of the team's least number, of equals the smallest; teams are few (≤ √lanes / 2). Callers wait for each
  * other before they write either again. In two steps: waiting costs threads more than a few comparisons.
  */
 export const bestOf = (lanes: number, teams = 1): string => {

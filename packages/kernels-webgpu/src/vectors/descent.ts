@@ -24,7 +24,7 @@ const descendOut = (length: number, count: number): Shader =>
     const part = (s: number) => `part${s}`
     const others = (s: number) =>
       Array.from({ length: count }, (_, i) => (i === s ? '' : ` - ${part(i)}[lane]`)).join('')
-    // Threads wait three times a table: what they read of others, `rest` and `scales`, they have read when they first
+    // Threads wait four times a table: what they read of others, `rest` and `scales`, they have read when they first
     // wait in `best_of`, and `best_of` is through when they wait for the next `rest`.
     const four = (from: string, v: number): string =>
       reach(`vec4f(${each(4, (c) => `${from}[${4 * v + c}]`, ', ')})`, length, v)

@@ -1,10 +1,15 @@
 /** The nearest entries of tables of vectors. */
 
 import type { Device, Span } from '../gpu/device.ts'
-import { bestOf, elementwise, groupwise, LANES, remembered, type Shader } from '../gpu/shader.ts'
-
-const each = (count: number, line: (i: number) => string, between = '\n'): string =>
-  Array.from({ length: count }, (_, i) => line(i)).join(between)
+import {
+  bestOf,
+  each,
+  elementwise,
+  groupwise,
+  LANES,
+  remembered,
+  type Shader,
+} from '../gpu/shader.ts'
 
 const shaders = new Map<string, Shader>()
 

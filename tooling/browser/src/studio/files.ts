@@ -1,12 +1,12 @@
 /** Where models come from, broken ones among them. */
 
 import { strict as assert } from 'node:assert'
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import type { BrowserContext } from 'playwright-core'
 import { inNode, recipe, type StudioCheck, sameWeights, visit } from './harness.ts'
 import { quantizeInNode, serveStudio } from './site.ts'
+import { temporaryFolder } from './temporary.ts'
 import { errorShown, finished, openDemo, start, takeArchive, writeRecipe } from './user.ts'
 
 const DEMO = path.resolve(import.meta.dirname, '../../../../packages/demo-model/model')
@@ -85,7 +85,7 @@ export const FILE_CHECKS: readonly StudioCheck[] = [
         ],
       ]
       for (const [expected, files] of cases) {
-        const place = mkdtempSync(path.join(tmpdir(), 'lowbit-hostile-'))
+        const place = temporaryFolder('hostile')
         mkdirSync(place, { recursive: true })
         const paths = Object.entries(files).map(([name, bytes]) => {
           const file = path.join(place, name)

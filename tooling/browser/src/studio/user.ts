@@ -34,7 +34,8 @@ export async function start(page: Page, name: string, device?: 'webgpu'): Promis
 export async function finished(page: Page, patience = PATIENCE): Promise<void> {
   const done = page.getByRole('heading', { name: 'See what it did' })
   const wrong = page.locator('.note.bad')
-  const telling = setInterval(() => void tellProgress(page), EVERY)
+  // A page that was closed meanwhile has nothing to say.
+  const telling = setInterval(() => void tellProgress(page).catch(() => undefined), EVERY)
   try {
     await done.or(wrong).first().waitFor({ timeout: patience })
   } finally {
